@@ -13,11 +13,15 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# A stamp names a finished stage. It is written last, so a failed set-up is tried again.
+# A stamp names a finished stage. It is written last, so a failed set-up is tried again. It holds
+# the folder it was made in: a copied .venv still points at the original and is made anew.
+ifneq ($(shell cat $(VENV)/.stamp-runtime 2>/dev/null),$(CURDIR))
+.PHONY: $(VENV)/.stamp-runtime
+endif
 $(VENV)/.stamp-runtime: requirements/runtime.txt requirements/uv.txt pyproject.toml tools/setup.sh
 	@rm -f $(VENV)/.stamp-*
 	@tools/setup.sh runtime
-	@touch $@
+	@echo "$(CURDIR)" >$@
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-runtime requirements/dev.txt
 	@tools/setup.sh dev
@@ -28,6 +32,7 @@ $(VENV)/.stamp-bench: $(VENV)/.stamp-dev requirements/bench.txt
 	@touch $@
 
 setup: $(VENV)/.stamp-dev ## Make .venv with everything `check` needs
+	@:
 
 demo: $(VENV)/.stamp-runtime ## Run one real job on an embedded mesh and prove it (DEMO="--docs DIR ...")
 	@$(BIN)/mesh demo $(DEMO)

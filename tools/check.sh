@@ -24,7 +24,7 @@ generated() {
 
 check "ruff check" $bin/ruff check --quiet
 check "ruff format" $bin/ruff format --check --quiet
-check "layers" $bin/lint-imports
+check "layers" $bin/lint-imports --no-logo
 check "buf lint" $bin/buf lint proto
 check "buf format" $bin/buf format proto --diff --exit-code
 # Against a committed image, not a git branch: a CI clone may hold only one commit.

@@ -9,6 +9,8 @@ stage=$1
 python=${PYTHON:-python3}
 venv=.venv
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+# pip trusts what the system trusts, a company's own authority included; so should uv.
+export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-1}"
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
