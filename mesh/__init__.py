@@ -1,0 +1,1 @@
+"""Relay Mesh: independent agent services that hand work to one another."""

@@ -1,0 +1,1 @@
+"""What agent authors write, and what runs it."""

@@ -1,0 +1,1 @@
+"""gRPC: translate request, runtime call, reply; nothing else."""

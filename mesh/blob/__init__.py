@@ -1,0 +1,1 @@
+"""Payloads too large for an event: claim-checked by content."""

@@ -1,0 +1,161 @@
+"""What the mesh needs of a log that is also its bus.
+
+Source: design, sections 1 and 3.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from mesh.core.envelope import Envelope, Record
+
+__all__ = ["Bus", "Delivery", "Inbox", "LogInfo"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogInfo:
+    """One shard's log.
+
+    `first` is the lowest position that still stands (`last + 1` when none does), `last` the
+    highest ever given; `created_at` tells a recreated log from the one that was there before.
+    """
+
+    shard: str
+    first: int
+    last: int
+    created_at: datetime
+    replicas: int = 1
+    sync_always: bool = False
+
+
+class Delivery(Protocol):
+    """One event addressed to an agent, held by this process until it is settled.
+
+    While it is held its lease is extended; `drop` stops that, so that it comes again when the
+    lease runs out. Settling twice is an error of the caller.
+    """
+
+    @property
+    def record(self) -> Record:
+        """What was delivered."""
+        ...
+
+    @property
+    def shard(self) -> str:
+        """The shard it stands in."""
+        ...
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether somebody may have held it before; a hint that errs to True."""
+        ...
+
+    @property
+    def lease_valid(self) -> bool:
+        """Whether, by this process's own monotonic clock, nobody else can hold it yet."""
+        ...
+
+    async def ack(self) -> None:
+        """It is done with for good."""
+        ...
+
+    async def nak(self, delay_s: float) -> None:
+        """Deliver it again after `delay_s` seconds."""
+        ...
+
+    def drop(self) -> None:
+        """Stop holding it, without a word."""
+        ...
+
+
+class Inbox(Protocol):
+    """One process's share of an agent's deliveries; replicas share one durable consumer."""
+
+    def __aiter__(self) -> AsyncIterator[Delivery]:
+        """Deliveries as they come, never more than `max_held` unsettled ones at a time.
+
+        Survives a broker that goes away and comes back. Ends when `stop` was called and what had
+        been pulled is handed out.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Pull nothing more; what was pulled but not handed out is given back."""
+        ...
+
+
+class Bus(Protocol):
+    """The log of one tenant, in shards."""
+
+    async def append(
+        self, envelopes: Sequence[Envelope], expected: Mapping[str, int]
+    ) -> tuple[int, ...]:
+        """Store events, all of them or none: the only write there is.
+
+        Args:
+            envelopes: Oldest first, >= 1, all of one shard (of their root task).
+            expected: For each task that the batch moves: the position of its last moving event
+                that the writer has seen, 0 if none. A task not named here is not fenced.
+
+        Returns:
+            The positions given, in the order of `envelopes`, ascending. An event that stands
+            already, as this very event, counts as stored.
+
+        Raises:
+            Fenced: Another writer moved a task first; nothing was written.
+            Unresolved: No answer in time, or an answer that does not tell; read the task.
+            Unavailable: Nothing was sent, the bus cannot be reached now.
+            LogFull: The log takes no more.
+            EnvelopeInvalid: An event cannot be encoded, or is too large for the bus.
+        """
+        ...
+
+    async def history(
+        self, task_id: str, *, root_task_id: str = "", after: int = 0
+    ) -> list[Record]:
+        """One task's records that the log still has, complete at the leader when the read began.
+
+        Args:
+            task_id: The task.
+            root_task_id: Root of its tree, when known; otherwise every shard is searched.
+            after: Only positions above this one.
+
+        Returns:
+            Both classes, ascending, no gaps but those that trimming left. Empty if there is none.
+
+        Raises:
+            Unavailable: The bus cannot be read completely now.
+        """
+        ...
+
+    async def info(self) -> list[LogInfo]:
+        """Every shard's log, in order of the shards."""
+        ...
+
+    def inbox(self, agent: str, *, max_held: int) -> AbstractAsyncContextManager[Inbox]:
+        """Take part in an agent's deliveries, from all shards; leaving gives back what is held."""
+        ...
+
+    def tail(
+        self, shard: str, *, after: int, batch: int = 500
+    ) -> AbstractAsyncContextManager[AsyncIterator[list[Record]]]:
+        """Everything in a shard above `after`, ascending, then what comes, for ever.
+
+        No gap and no duplicate, whatever is written meanwhile and whoever restarts; batches hold
+        1 to `batch` records.
+
+        Raises:
+            HistoryCorrupt: Position `after + 1` is not what comes next: it was trimmed, or the
+                log was recreated and is shorter than `after`. The text says which.
+        """
+        ...
+
+    async def hint(self, topic: str) -> None:
+        """Tell whoever listens that something happened; may be lost, never stored."""
+        ...
+
+    def hints(self, topic: str) -> AbstractAsyncContextManager[AsyncIterator[str]]:
+        """Hints on a topic, with `*` for any one part between dots; slow readers lose some."""
+        ...

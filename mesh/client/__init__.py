@@ -1,0 +1,1 @@
+"""Submit, watch and cancel tasks from Python."""

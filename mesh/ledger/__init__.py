@@ -1,0 +1,1 @@
+"""The recorder from log to store, and the queries over it."""

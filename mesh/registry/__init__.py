@@ -1,0 +1,1 @@
+"""Which agents there are, what they accept, and who is alive."""

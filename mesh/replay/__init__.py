@@ -1,0 +1,1 @@
+"""Rebuild and trace: what a history shows."""

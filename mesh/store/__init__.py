@@ -1,0 +1,1 @@
+"""The persisted history and its projections."""

@@ -1,0 +1,1 @@
+"""Spans and metrics: names in one place, shapes from the messaging conventions."""

@@ -1,0 +1,1 @@
+"""For authors of agents and adapters: contracts, manual clock, real servers."""

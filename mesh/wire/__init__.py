@@ -1,0 +1,1 @@
+"""Envelopes and states as bytes."""
