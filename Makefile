@@ -41,7 +41,7 @@ test: setup ## Run the tests with reduced counts (ARGS="-k name ...")
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: setup ## Everything CI runs: lint, layers, wire, types, tests
-	@tools/check.sh
+	@tools/check.sh $(ARGS)
 
 bars: setup ## Run the tests with the full counts; long
 	@$(BIN)/python -m pytest --bars $(ARGS)
