@@ -35,7 +35,8 @@ find_uv() {
 
 install() {
     if [ -n "$uv" ]; then
-        "$uv" pip install -q --python "$venv/bin/python" "$@" && return
+        # As pip does: else every short command compiles its imports until something wrote them.
+        "$uv" pip install -q --compile-bytecode --python "$venv/bin/python" "$@" && return
         say "uv could not install, trying pip"
     fi
     "$venv/bin/python" -m pip install -q "$@"
