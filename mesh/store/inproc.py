@@ -3,7 +3,6 @@
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 
-from mesh.core.envelope import Record
 from mesh.errors import CheckpointConflict, HistoryCorrupt
 from mesh.store.port import Checkpoint, Commit, EventQuery, Row, StoredEvent
 from mesh.wire.codec import read_record
@@ -112,7 +111,7 @@ def _matches(event: StoredEvent, query: EventQuery) -> bool:
 
 
 def _decoded(event: StoredEvent) -> StoredEvent:
-    record: Record = event.record
+    record = event.record
     return StoredEvent(
         shard=event.shard,
         record=read_record(record.position, record.stored_at, record.subject, record.raw),
