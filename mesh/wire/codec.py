@@ -5,12 +5,12 @@ Source: `envelope.proto`; design, section 2.
 
 import re
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import sha256
 
 from google.protobuf.message import DecodeError, Message
 
-from mesh.core.envelope import SPEC_VERSION, Envelope, Record, Sender, TraceContext
+from mesh.core.envelope import SPEC_VERSION, Envelope, Record, TraceContext
 from mesh.core.event import KINDS
 from mesh.core.subject import Subject
 from mesh.core.task import Task
@@ -109,13 +109,10 @@ def state_sha256(task: Task) -> str:
 
 
 def _envelope(message: RelayEnvelope, body: str, raw: bytes) -> Envelope:
-    kind = KINDS[_KIND + body]
-    occurred_at = message.occurred_at.ToDatetime(UTC)
+    event = mirror.read(getattr(message, body), KINDS[_KIND + body])
     plain = {name: mirror.read_field(message, name, Envelope) for name in _PLAIN}
-    plain["occurred_at"] = occurred_at
     plain["trace"] = plain["trace"] or TraceContext()
-    plain["sender"] = mirror.read(message.sender, Sender)
-    return Envelope(**plain, event=mirror.read(getattr(message, body), kind), source=raw)
+    return Envelope(**plain, event=event, source=raw)
 
 
 def _keep_unknown(message: RelayEnvelope, envelope: Envelope) -> None:

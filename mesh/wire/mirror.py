@@ -7,7 +7,7 @@ repeated fields, string mappings maps, string enums strings; None is an unset me
 # Any throughout: the fields of a message and of a dataclass meet by name only.
 # pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -29,9 +29,10 @@ def fill(message: Message, value: Any) -> None:
         fill_field(message, name, getattr(value, name))
 
 
-def read(message: Message, kind: type[T]) -> T:
+def read(message: Any, kind: type[T]) -> T:
     """Build a dataclass from the message that mirrors it."""
-    return kind(**{name: read_field(message, name, kind) for name in _hints(kind)})
+    values = {name: read_field(message, name, kind) for name in _hints(kind)}
+    return kind(**values)
 
 
 def fill_field(message: Any, name: str, value: Any) -> None:
@@ -59,28 +60,28 @@ def fill_field(message: Any, name: str, value: Any) -> None:
 
 def read_field(message: Any, name: str, kind: type) -> Any:
     """One field of a message, as the dataclass `kind` declares it."""
-    hint = _hints(kind)[name]
+    hint: Any = _hints(kind)[name]
     origin = get_origin(hint)
     value = getattr(message, name)
     if origin is tuple:
-        item: Any = get_args(hint)[0]
-        return tuple(read(part, item) if is_dataclass(item) else part for part in value)
+        return _items(value, get_args(hint)[0])
     if origin is Mapping:
         return dict(value)
     if hint is datetime:
         return _instant(value) if message.HasField(name) else None
-    if is_dataclass(hint):
-        nested: Any = hint
-        return read(value, nested) if message.HasField(name) else None
+    if _nests(hint):
+        return read(value, hint) if message.HasField(name) else None
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return hint(value)
     return value
 
 
-@cache
-def _hints(kind: Any) -> dict[str, Any]:
-    hints = get_type_hints(kind)
-    return {f.name: _bare(hints[f.name]) for f in fields(kind)}
+def _items(values: Any, kind: Any) -> tuple[Any, ...]:
+    return tuple(read(value, kind) for value in values) if _nests(kind) else tuple(values)
+
+
+def _nests(kind: Any) -> bool:
+    return is_dataclass(kind)
 
 
 def _bare(hint: Any) -> Any:
@@ -92,3 +93,11 @@ def _bare(hint: Any) -> Any:
 
 def _instant(value: Timestamp) -> datetime:
     return value.ToDatetime(UTC)
+
+
+def _read_hints(kind: Any) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    return {f.name: _bare(hints[f.name]) for f in fields(kind)}
+
+
+_hints: Callable[[Any], dict[str, Any]] = cache(_read_hints)
