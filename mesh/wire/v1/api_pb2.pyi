@@ -99,6 +99,10 @@ class Task(_message.Message):
     DEAD_LETTERED_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     HANDOFFS_FIELD_NUMBER: _builtins.int
+    OBJECTIVE_FIELD_NUMBER: _builtins.int
+    CANCEL_REASON_FIELD_NUMBER: _builtins.int
+    SUBMITTED_BY_FIELD_NUMBER: _builtins.int
+    SHARD_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     state: Global___Task.State.ValueType
     owner: _builtins.str
@@ -114,6 +118,12 @@ class Task(_message.Message):
     dead_lettered: _builtins.bool
     attempts: _builtins.int
     """Runs of the handler that count against its limit in the turn that is open now."""
+    objective: _builtins.str
+    cancel_reason: _builtins.str
+    submitted_by: _builtins.str
+    """Who submitted it: gateway, or the parent's agent."""
+    shard: _builtins.str
+    """Shard that its events stand in, where the reader knows it."""
     @_builtins.property
     def result(self) -> _struct_pb2.Value:
         """The result in readable form: a JSON value, or text; absent for other types and for large ones."""
@@ -161,10 +171,14 @@ class Task(_message.Message):
         dead_lettered: _builtins.bool = ...,
         attempts: _builtins.int = ...,
         handoffs: _abc.Iterable[Global___Handoff] | None = ...,
+        objective: _builtins.str = ...,
+        cancel_reason: _builtins.str = ...,
+        submitted_by: _builtins.str = ...,
+        shard: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at", "deadline", b"deadline", "error", b"error", "result", b"result", "result_payload", b"result_payload", "submitted_at", b"submitted_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cancel_requested", b"cancel_requested", "closed_at", b"closed_at", "correlation_id", b"correlation_id", "dead_lettered", b"dead_lettered", "deadline", b"deadline", "error", b"error", "handoffs", b"handoffs", "hops", b"hops", "labels", b"labels", "max_hops", b"max_hops", "owner", b"owner", "parent_task_id", b"parent_task_id", "position", b"position", "result", b"result", "result_payload", b"result_payload", "root_task_id", b"root_task_id", "state", b"state", "submitted_at", b"submitted_at", "task_id", b"task_id", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cancel_reason", b"cancel_reason", "cancel_requested", b"cancel_requested", "closed_at", b"closed_at", "correlation_id", b"correlation_id", "dead_lettered", b"dead_lettered", "deadline", b"deadline", "error", b"error", "handoffs", b"handoffs", "hops", b"hops", "labels", b"labels", "max_hops", b"max_hops", "objective", b"objective", "owner", b"owner", "parent_task_id", b"parent_task_id", "position", b"position", "result", b"result", "result_payload", b"result_payload", "root_task_id", b"root_task_id", "shard", b"shard", "state", b"state", "submitted_at", b"submitted_at", "submitted_by", b"submitted_by", "task_id", b"task_id", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -387,9 +401,9 @@ class Agent(_message.Message):
     PENDING_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     pending: _builtins.int
-    """Deliveries that wait for it."""
+    """Deliveries that wait for it; absent where it is not known."""
     held: _builtins.int
-    """Deliveries that it holds."""
+    """Deliveries that it holds; absent where it is not known."""
     @_builtins.property
     def card(self) -> Global___AgentCard: ...
     @_builtins.property
@@ -399,14 +413,21 @@ class Agent(_message.Message):
         *,
         card: Global___AgentCard | None = ...,
         instances: _abc.Iterable[Global___AgentInstance] | None = ...,
-        pending: _builtins.int = ...,
-        held: _builtins.int = ...,
+        pending: _builtins.int | None = ...,
+        held: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_held", b"_held", "_pending", b"_pending", "card", b"card", "held", b"held", "pending", b"pending"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "held", b"held", "instances", b"instances", "pending", b"pending"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_held", b"_held", "_pending", b"_pending", "card", b"card", "held", b"held", "instances", b"instances", "pending", b"pending"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__held: _TypeAlias = _typing.Literal["held"]  # noqa: Y015
+    _WhichOneofArgType__held: _TypeAlias = _typing.Literal["_held", b"_held"]  # noqa: Y015
+    _WhichOneofReturnType__pending: _TypeAlias = _typing.Literal["pending"]  # noqa: Y015
+    _WhichOneofArgType__pending: _TypeAlias = _typing.Literal["_pending", b"_pending"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__held) -> _WhichOneofReturnType__held | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pending) -> _WhichOneofReturnType__pending | None: ...
 
 Global___Agent: _TypeAlias = Agent  # noqa: Y015
 

@@ -186,7 +186,7 @@ class ListTasksResponse(_message.Message):
     next_page_token: _builtins.str
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_api_pb2.Task]:
-        """Newest first."""
+        """Newest first; without their results, which GetTask gives."""
 
     def __init__(
         self,
@@ -210,7 +210,7 @@ class WatchTaskRequest(_message.Message):
     AFTER_POSITION_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     after_position: _builtins.int
-    """Send events after this position."""
+    """Send events after this position, 0 for all."""
     def __init__(
         self,
         *,
@@ -233,7 +233,7 @@ class WatchTaskResponse(_message.Message):
     EVENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def task(self) -> _api_pb2.Task:
-        """The state after the event."""
+        """The state after the event; in the first reply, which has no event, the state now."""
 
     @_builtins.property
     def event(self) -> _api_pb2.Event: ...
@@ -402,15 +402,19 @@ class RedriveTaskRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
+    request_id: _builtins.str
+    """Identifies this request over its retries, 32 hex digits; fresh when empty."""
     def __init__(
         self,
         *,
         task_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -542,15 +546,21 @@ class GetBlobRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SHA256_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
     sha256: _builtins.str
+    uri: _builtins.str
+    size: _builtins.int
     def __init__(
         self,
         *,
         sha256: _builtins.str = ...,
+        uri: _builtins.str = ...,
+        size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "size", b"size", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -596,7 +606,10 @@ class GetStatusResponse(_message.Message):
 
     TENANT_FIELD_NUMBER: _builtins.int
     SHARDS_FIELD_NUMBER: _builtins.int
+    LEDGER_ERROR_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
+    ledger_error: _builtins.str
+    """Why the ledger's checkpoints are missing; empty when it answered."""
     @_builtins.property
     def shards(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShardStatus]: ...
     def __init__(
@@ -604,10 +617,11 @@ class GetStatusResponse(_message.Message):
         *,
         tenant: _builtins.str = ...,
         shards: _abc.Iterable[Global___ShardStatus] | None = ...,
+        ledger_error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["shards", b"shards", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ledger_error", b"ledger_error", "shards", b"shards", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -627,7 +641,7 @@ class ShardStatus(_message.Message):
     log_first: _builtins.int
     log_last: _builtins.int
     checkpoint: _builtins.int
-    """Last position in the ledger."""
+    """Last position in the ledger; absent when it did not answer."""
     sync_always: _builtins.bool
     """Whether every acknowledged write is synced to disk before its answer."""
     replicas: _builtins.int
@@ -637,14 +651,16 @@ class ShardStatus(_message.Message):
         shard: _builtins.str = ...,
         log_first: _builtins.int = ...,
         log_last: _builtins.int = ...,
-        checkpoint: _builtins.int = ...,
+        checkpoint: _builtins.int | None = ...,
         sync_always: _builtins.bool = ...,
         replicas: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_checkpoint", b"_checkpoint", "checkpoint", b"checkpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "log_first", b"log_first", "log_last", b"log_last", "replicas", b"replicas", "shard", b"shard", "sync_always", b"sync_always"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checkpoint", b"_checkpoint", "checkpoint", b"checkpoint", "log_first", b"log_first", "log_last", b"log_last", "replicas", b"replicas", "shard", b"shard", "sync_always", b"sync_always"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__checkpoint: _TypeAlias = _typing.Literal["checkpoint"]  # noqa: Y015
+    _WhichOneofArgType__checkpoint: _TypeAlias = _typing.Literal["_checkpoint", b"_checkpoint"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__checkpoint) -> _WhichOneofReturnType__checkpoint | None: ...
 
 Global___ShardStatus: _TypeAlias = ShardStatus  # noqa: Y015
