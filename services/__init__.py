@@ -1,0 +1,1 @@
+"""Independent agent services, one folder each."""

@@ -1,0 +1,158 @@
+"""The best sentences of ranked passages."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from services.brief.folder import Unread, open_document
+from services.brief.message import Findings, Quote
+from services.brief.prose import paragraphs
+from services.brief.rank import MIN_COVERAGE, place_terms
+from services.brief.sentence import reads_well, sentences
+from services.brief.words import coverage, raw_words, terms
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from services.brief.message import Passage, RankedAspect
+    from services.brief.prose import Paragraph
+
+__all__ = ["MAX_CANDIDATES", "extract", "same_saying"]
+
+MAX_CANDIDATES = 8
+"""Most quotes per aspect; a brief shows fewer, the rest replaces what the critic refuses."""
+
+_SAME = 0.7  # share of common terms from which two sentences say the same
+_LEAST_OF_BEST = 0.6  # a quote scored below this share of the aspect's best is padding
+_FIRST_SENTENCE = 0.15
+_LEADING = 0.5
+_PASSAGE = 0.35
+_SHORT_WORDS = 8
+_SHORT = 0.85
+_PRIVATE = 0.7  # what a leading underscore hides is seldom what a reader asks for
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    quote: Quote
+    aspect: int
+
+
+def extract(root: str, aspects: Sequence[RankedAspect]) -> tuple[Findings, ...]:
+    """Find the sentences that answer each aspect.
+
+    A sentence goes to the one aspect it answers best; of sentences that say the same, the best
+    scored stays. A file that changed since it was ranked is passed over.
+
+    Args:
+        root: Absolute path of the folder.
+        aspects: From `rank.rank`.
+
+    Returns:
+        One per aspect, in order; its quotes best first, at most `MAX_CANDIDATES`.
+    """
+    files = sorted({passage.path for aspect in aspects for passage in aspect.passages})
+    prose = {path: _prose(root, path) for path in files}
+    scored = [
+        _Scored(quote, i)
+        for i, aspect in enumerate(aspects)
+        for passage in aspect.passages
+        for quote in _quotes(aspect, passage, *prose[passage.path])
+    ]
+    scored.sort(key=lambda s: (-s.quote.score, s.quote.path, s.quote.first_line, s.aspect))
+    kept = _without_repeats(scored)
+    return tuple(
+        Findings(title=aspect.title, quotes=_best([s.quote for s in kept if s.aspect == i]))
+        for i, aspect in enumerate(aspects)
+    )
+
+
+def same_saying(one: str, other: str) -> bool:
+    """Whether two sentences say nearly the same: equal, one within the other, or by their words."""
+    if one in other or other in one:
+        return True
+    a, b = frozenset(terms(raw_words(one))), frozenset(terms(raw_words(other)))
+    return bool(a or b) and len(a & b) >= _SAME * len(a | b)
+
+
+def _prose(root: str, path: str) -> tuple[str, dict[int, Paragraph]]:
+    document = open_document(root, path)
+    if isinstance(document, Unread):
+        return "", {}
+    return document.sha256, {p.first_line: p for p in paragraphs(document)}
+
+
+def _quotes(
+    aspect: RankedAspect, passage: Passage, sha256: str, prose: dict[int, Paragraph]
+) -> list[Quote]:
+    paragraph = prose.get(passage.first_line)
+    if sha256 != passage.sha256 or paragraph is None:
+        return []
+    place = frozenset(place_terms(passage.path, paragraph.about))
+    strength = passage.score / max(p.score for p in aspect.passages)
+    quotes: list[Quote] = []
+    for sentence in sentences(paragraph):
+        leads = sentence.place == 0 and paragraph.weight == 1.0
+        relevance = _relevance(sentence.text, place, aspect, leads=leads)
+        if relevance and reads_well(sentence.text):
+            lead = _FIRST_SENTENCE if leads else 0.0
+            score = (relevance + lead + _PASSAGE * strength) * _standing(sentence.text, paragraph)
+            quotes.append(
+                Quote(
+                    text=sentence.text,
+                    path=passage.path,
+                    first_line=sentence.first_line,
+                    last_line=sentence.last_line,
+                    sha256=passage.sha256,
+                    about=paragraph.about,
+                    score=round(score, 4),
+                )
+            )
+    return quotes
+
+
+def _standing(text: str, paragraph: Paragraph) -> float:
+    """What a sentence is worth whatever is asked, 0.0 to 1.0."""
+    private = any(re.match(r"_(?!_)", name) for name in paragraph.about.split("."))
+    short = len(text.split()) < _SHORT_WORDS
+    pointing = re.search(r"\bthis\b", text) is not None
+    return (
+        paragraph.weight
+        * (_SHORT if short else 1.0)
+        * (_SHORT if pointing else 1.0)
+        * (_PRIVATE if private else 1.0)
+    )
+
+
+def _relevance(text: str, place: frozenset[str], aspect: RankedAspect, *, leads: bool) -> float:
+    """0.0 to 1.0; what the place says counts, but less than what the sentence says itself.
+
+    A sentence that leads its paragraph speaks about the place without naming it.
+    """
+    said = frozenset(terms(raw_words(text)))
+    alone = coverage(said, aspect.weights, aspect.own)
+    placed = coverage(said | place, aspect.weights, aspect.own)
+    if leads:
+        alone = max(alone, _LEADING * coverage(place, aspect.weights, aspect.own))
+    if not alone or placed < MIN_COVERAGE:
+        return 0.0
+    return 0.7 * alone + 0.3 * placed
+
+
+def _without_repeats(scored: Sequence[_Scored]) -> list[_Scored]:
+    """Keep each saying once; quadratic in the few hundred sentences that are left here."""
+    kept: list[_Scored] = []
+    for candidate in scored:
+        if not any(same_saying(candidate.quote.text, other.quote.text) for other in kept):
+            kept.append(candidate)
+    return kept
+
+
+def _best(quotes: Sequence[Quote]) -> tuple[Quote, ...]:
+    return tuple(
+        quote
+        for quote in quotes[:MAX_CANDIDATES]
+        if quote.score >= _LEAST_OF_BEST * quotes[0].score
+    )

@@ -1,0 +1,1 @@
+"""Last agent of the cited brief: checks every quote against its source."""

@@ -1,0 +1,1 @@
+"""First agent of the cited brief: splits the question and ranks passages."""

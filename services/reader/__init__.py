@@ -1,0 +1,1 @@
+"""Second agent of the cited brief: extracts the best sentences."""

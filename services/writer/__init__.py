@@ -1,0 +1,1 @@
+"""Third agent of the cited brief: composes the Markdown."""
