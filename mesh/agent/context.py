@@ -7,6 +7,7 @@ from uuid import UUID
 
 from mesh.clock import Clock
 from mesh.core import event as e
+from mesh.core.envelope import Envelope
 from mesh.core.ids import derived_id
 from mesh.core.packet import Decision, RelayPacket
 
@@ -61,11 +62,10 @@ class TurnContext:
     """The context of one run of a handler, on one delivery."""
 
     def __init__(
-        self, *, task_id: str, delivery_id: str, attempt: int, packet: RelayPacket, clock: Clock
+        self, *, cause: Envelope, hop: int, attempt: int, packet: RelayPacket, clock: Clock
     ) -> None:
-        self.task_id, self.attempt, self.packet = task_id, attempt, packet
-        self.hop = 0
-        self._delivery_id, self._clock = delivery_id, clock
+        self.task_id, self.hop, self.attempt, self.packet = cause.task_id, hop, attempt, packet
+        self._delivery_id, self._clock = cause.event_id, clock
         self._asked = 0
         self._decisions: list[Decision] = []
         self._constraints: list[str] = []

@@ -6,6 +6,7 @@ head. What a worker does after a refused or unanswered append follows from the h
 Source: design, section 4; its explicit-state model.
 """
 
+from collections.abc import Collection
 from enum import Enum
 
 from mesh.core.task import Task
@@ -39,20 +40,22 @@ def turn_over(head: Task, position: int) -> bool:
     return not opens_turn(head, position)
 
 
-def after_refusal(head: Task, *, position: int, claim_id: str, instance: str, stored: bool) -> Next:
+def after_refusal(
+    head: Task, *, position: int, claims: Collection[str], instance: str, stored: bool
+) -> Next:
     """Decide after a refused or unanswered append, in the only order that holds.
 
     Args:
         head: The task, read completely after the refusal.
         position: The delivery's own position.
-        claim_id: Event id of this holder's last claim, "" if it made none.
+        claims: Event ids of the claims this holder tried to store; empty if none.
         instance: This holder.
         stored: Whether the very events of the append (id and instance) are in the history.
     """
     turn = head.turn
     if turn is None or turn.delivery_position != position:
         return Next.ACK
-    if turn.claim_id != claim_id or (claim_id and turn.claim_instance != instance):
+    if turn.claim_id and (turn.claim_id not in claims or turn.claim_instance != instance):
         return Next.DROP
     if head.cancel_requested:
         return Next.WIND_UP

@@ -1,0 +1,43 @@
+"""What a running agent is connected to."""
+
+from dataclasses import dataclass, field
+
+from mesh.blob.port import BlobStore
+from mesh.bus.port import Bus
+from mesh.clock import Clock, IdSource
+from mesh.core.backoff import Backoff
+from mesh.registry.port import Registry
+
+__all__ = ["Limits", "Ports"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """The outside world of one process; `instance` is unique and begins with the pid."""
+
+    bus: Bus
+    blobs: BlobStore
+    registry: Registry
+    clock: Clock
+    ids: IdSource
+    instance: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How an agent's deliveries are run.
+
+    Attributes:
+        concurrency: Deliveries at a time in this process, >= 1.
+        attempts: Runs of a handler without recorded progress before the delivery is
+            dead-lettered, >= 1.
+        claim_after_s: A handler that runs longer records that it started.
+        drain_s: How long running handlers may finish after a stop; below the lease.
+        backoff: Wait between attempts.
+    """
+
+    concurrency: int = 8
+    attempts: int = 5
+    claim_after_s: float = 0.25
+    drain_s: float = 8.0
+    backoff: Backoff = field(default_factory=Backoff)

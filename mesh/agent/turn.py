@@ -1,0 +1,223 @@
+"""One delivery's turn as the log sees it: its role, its claim, its appends.
+
+Nothing here knows about handlers. Every append is fenced on what this holder has read; what
+follows a refusal or a lost answer is decided by `mesh.core.leg`, never by hope.
+
+Source: design, section 4.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import anyio
+
+from mesh.agent.definition import Agent
+from mesh.agent.ports import Ports
+from mesh.bus.port import Delivery
+from mesh.core import event as e
+from mesh.core.backoff import Backoff
+from mesh.core.decide import start
+from mesh.core.envelope import Envelope, Record, Sender
+from mesh.core.ids import derived_id
+from mesh.core.leg import Next, after_refusal, opens_turn, turn_over
+from mesh.core.subject import LOG
+from mesh.core.task import EMPTY, Task, fold
+from mesh.errors import Contested, Fenced, Unavailable
+
+__all__ = ["Turn"]
+
+_log = logging.getLogger(__name__)
+_PATIENCE = Backoff(first_s=0.1, limit_s=2.0)
+
+
+class Turn:
+    """A held delivery and its holder's knowledge of the task.
+
+    Attributes:
+        task: Folded state as far as this holder has read or written.
+        cause: The delivery's envelope.
+        attempt: Which run this one is, 1-based.
+        started_at: When it began.
+    """
+
+    def __init__(self, agent: Agent, ports: Ports, delivery: Delivery, cause: Envelope) -> None:
+        self.cause, self.delivery = cause, delivery
+        self.task: Task = EMPTY
+        self.attempt = 1
+        self.started_at = ports.clock.now()
+        self._ports = ports
+        self._position = delivery.record.position
+        self._sender = Sender(
+            agent=agent.name, instance=ports.instance, behaviour_version=agent.behaviour
+        )
+        # Every claim tried, stored or not: one whose answer was lost is still this holder's.
+        self._claims: set[str] = set()
+        self._writing = anyio.Lock()
+
+    @property
+    def claimed(self) -> bool:
+        """Whether this holder tried to claim the turn."""
+        return bool(self._claims)
+
+    async def judge(self) -> Next:
+        """Read what matters and find the delivery's role.
+
+        Returns:
+            ACK if it opened no turn or the turn is over, DROP if somebody else has claimed it,
+            WIND_UP if a cancel waits, AGAIN if this holder is to run it.
+        """
+        fresh = not self.delivery.redelivered
+        if fresh and isinstance(self.cause.event, e.TaskSubmitted):
+            records = [self.delivery.record]  # nothing can stand before a submit
+        else:
+            records = await self._history()
+        own = [r for r in records if r.position <= self._position]
+        at_delivery = fold(own)
+        if not opens_turn(at_delivery, self._position):
+            return Next.ACK
+        self.task = fold(records[len(own) :], at_delivery)
+        turn = self.task.turn
+        if turn is None or turn_over(self.task, self._position):
+            return Next.ACK
+        self.attempt = turn.attempts + 1
+        if fresh and turn.claim_id:
+            return Next.DROP
+        return Next.WIND_UP if self.task.cancel_requested else Next.AGAIN
+
+    async def claim_first(self) -> Next:
+        """Claim before running, as every redelivery must.
+
+        Returns:
+            GO_ON when the claim is stored, ACK or DROP otherwise.
+        """
+        if not self.delivery.lease_valid:
+            return Next.DROP
+        envelopes = self._envelopes((start(self.task),), LOG)
+        try:
+            self._stored(envelopes, await self._append(envelopes))
+        except Unavailable:
+            return Next.DROP
+        except Contested as error:
+            records = await self._history()
+            self.task = fold(records)
+            if turn_over(self.task, self._position):
+                return Next.ACK
+            if not _stand(envelopes, records):
+                _log.info("claim of task `%s` refused, dropping it: %s", self.cause.task_id, error)
+                return Next.DROP
+        return Next.GO_ON
+
+    async def claim_running(self) -> Next:
+        """Claim while the handler runs already; the order after a refusal is `commit`'s."""
+        if self.claimed or not self.delivery.lease_valid:
+            return Next.GO_ON
+        return await self.commit(start(self.task))
+
+    async def commit(self, *events: e.TaskEvent, to: str = LOG, winding_up: bool = False) -> Next:
+        """Append events of this turn, as one; they are built once and keep their ids.
+
+        Args:
+            events: Oldest first.
+            to: Addressee of the last one.
+            winding_up: The events are what a requested cancel calls for.
+
+        Returns:
+            GO_ON when they are stored; otherwise what the log demands: ACK, DROP or WIND_UP.
+        """
+        async with self._writing:
+            envelopes = self._envelopes(events, to)
+            tries = 0
+            while True:
+                tries += 1
+                try:
+                    self._stored(envelopes, await self._append(envelopes))
+                    return Next.GO_ON
+                except Unavailable as error:
+                    _log.warning("task `%s` waits for the bus: %s", self.cause.task_id, error)
+                    await anyio.sleep(_PATIENCE.delay_s(tries, self._ports.ids.random()))
+                except Contested as error:
+                    verdict = await self._after(error, envelopes)
+                    if verdict is Next.WIND_UP and winding_up:
+                        verdict = Next.AGAIN
+                    if verdict is not Next.AGAIN:
+                        return verdict
+
+    async def refresh(self) -> bool:
+        """Read the task again; whether a cancel was requested in the turn that is still open."""
+        async with self._writing:
+            self.task = fold(await self._history())
+            return self.task.cancel_requested and not turn_over(self.task, self._position)
+
+    async def _after(self, error: Contested, envelopes: Sequence[Envelope]) -> Next:
+        """Read the task after a refused or unanswered append, and follow the rule."""
+        records = await self._history()
+        self.task = fold(records)
+        verdict = after_refusal(
+            self.task,
+            position=self._position,
+            claims=self._claims,
+            instance=self._ports.instance,
+            stored=_stand(envelopes, records),
+        )
+        _log.warning(
+            "append to task `%s` %s (%s): %s",
+            self.cause.task_id,
+            "refused" if isinstance(error, Fenced) else "unanswered",
+            error,
+            verdict.value,
+        )
+        return verdict
+
+    async def _append(self, envelopes: Sequence[Envelope]) -> tuple[int, ...]:
+        return await self._ports.bus.append(envelopes, {self.cause.task_id: self.task.moved})
+
+    async def _history(self) -> list[Record]:
+        """The task's records, waiting for the bus as long as it takes."""
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return await self._ports.bus.history(
+                    self.cause.task_id, root_task_id=self.cause.root_task_id
+                )
+            except Unavailable as error:
+                _log.warning("task `%s` cannot be read: %s", self.cause.task_id, error)
+                await anyio.sleep(_PATIENCE.delay_s(tries, self._ports.ids.random()))
+
+    def _stored(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
+        now = self._ports.clock.now()
+        shard = self.delivery.shard
+        records = [
+            Record(position=p, stored_at=now, subject=str(v.subject(shard)), raw=b"", envelope=v)
+            for v, p in zip(envelopes, positions, strict=True)
+        ]
+        self.task = fold(records, self.task)
+
+    def _envelopes(self, events: Sequence[e.TaskEvent], to: str) -> list[Envelope]:
+        # The version makes the id of each append its own: it grows with everything stored.
+        now, version = self._ports.clock.now(), self.task.version
+        made = [
+            replace(
+                self.cause.next(
+                    event,
+                    event_id=derived_id(self.cause.event_id, event.kind, version),
+                    sender=self._sender,
+                    occurred_at=now,
+                ),
+                hop=self.task.hops,
+                attempt=self.attempt,
+                started_at=self.started_at,
+            )
+            for event in events
+        ]
+        self._claims.update(v.event_id for v in made if isinstance(v.event, e.WorkStarted))
+        return [*made[:-1], replace(made[-1], to=to)]
+
+
+def _stand(envelopes: Sequence[Envelope], records: Sequence[Record]) -> bool:
+    """Whether these very events, by id and instance, are in the history."""
+    there = {
+        (r.envelope.event_id, r.envelope.sender.instance) for r in records if r.envelope is not None
+    }
+    return all((v.event_id, v.sender.instance) in there for v in envelopes)

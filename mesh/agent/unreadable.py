@@ -1,0 +1,47 @@
+"""Messages addressed to an agent that nobody can read: dead-lettered with their reason."""
+
+from mesh.agent.definition import Agent
+from mesh.agent.ports import Ports
+from mesh.bus.port import Delivery
+from mesh.core import event as e
+from mesh.core.envelope import Envelope, Sender
+from mesh.core.ids import derived_id
+from mesh.core.payload import Failure
+from mesh.core.subject import Subject
+from mesh.core.task import fold
+from mesh.errors import EnvelopeInvalid, Fenced
+
+__all__ = ["dead_letter_unreadable"]
+
+
+async def dead_letter_unreadable(agent: Agent, ports: Ports, delivery: Delivery) -> None:
+    """Record why a message cannot be read; the state of its task stays as it is.
+
+    Its id is derived from the position, so that of all who try only one is stored.
+
+    Raises:
+        Contested, Unavailable: It may not be recorded; the message must come again.
+    """
+    record = delivery.record
+    stands = Subject.parse(record.subject)
+    notice = Envelope(
+        event_id=derived_id(stands.task_id, "unreadable", record.position),
+        tenant=stands.tenant,
+        task_id=stands.task_id,
+        root_task_id=stands.task_id,
+        sender=Sender(agent=agent.name, instance=ports.instance, behaviour_version=agent.behaviour),
+        occurred_at=ports.clock.now(),
+        event=e.DeadLettered(
+            delivery_position=record.position,
+            failure=Failure(code=EnvelopeInvalid.code, message=record.fault),
+        ),
+    )
+    while True:
+        records = await ports.bus.history(stands.task_id, root_task_id=stands.task_id)
+        if any(r.envelope and r.envelope.event_id == notice.event_id for r in records):
+            return
+        try:
+            await ports.bus.append([notice], {stands.task_id: fold(records).moved})
+        except Fenced:
+            continue  # somebody moved the task meanwhile: look again
+        return
