@@ -1,0 +1,116 @@
+"""One task's whole history: what the log still has, and from the ledger what it has not.
+
+Source: design, sections 3 and 5.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from mesh.bus.port import Bus
+from mesh.core.envelope import Envelope, Record
+from mesh.core.event import TaskSubmitted
+from mesh.core.subject import Subject
+from mesh.core.task import State, Task, fold
+from mesh.errors import Invalid, TaskUnknown
+
+__all__ = ["Archive", "Point", "Reading", "read", "state_at"]
+
+
+class Archive(Protocol):
+    """What the gateway asks the ledger for."""
+
+    async def history(self, task_id: str, *, after: int = 0, to: int = 0) -> list[Record]:
+        """One task's records that the ledger has, ascending, above `after` and up to `to`.
+
+        `to` 0 is the end; empty if there are none.
+
+        Raises:
+            Unavailable: The ledger does not answer.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One task as it was read: its records, their fold, and what to fence the next append on.
+
+    `fence` is the position of the last moving event that the log still has, 0 if it has none.
+    """
+
+    records: Sequence[Record]
+    task: Task
+    fence: int
+
+    @property
+    def shard(self) -> str:
+        """The shard that the records stand in."""
+        return Subject.parse(self.records[0].subject).shard
+
+    @property
+    def last(self) -> Envelope:
+        """The newest event that can be read; a known task has one."""
+        return next(r.envelope for r in reversed(self.records) if r.envelope is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A place in a task's history: at most one of the three; none is the head.
+
+    `version` is 1-based, `position` the log's, `time` the broker's; the state there is the one
+    after the last event that is not above it.
+    """
+
+    version: int | None = None
+    position: int | None = None
+    time: datetime | None = None
+
+
+async def read(bus: Bus, archive: Archive, task_id: str) -> Reading:
+    """Read and fold a task, complete when the read began.
+
+    Raises:
+        TaskUnknown: Neither the log nor the ledger has it.
+        Unavailable: The log cannot be read now, or its beginning is in the ledger only and that
+            does not answer.
+    """
+    logged = await bus.history(task_id)
+    records = logged
+    if not (logged and _begins(logged[0])) and await _was_trimmed(bus):
+        to = logged[0].position - 1 if logged else 0
+        records = [*await archive.history(task_id, to=to), *logged]
+    task = fold(records)
+    if task.state is State.UNKNOWN:
+        raise TaskUnknown(task_id)
+    first_logged = logged[0].position if logged else task.moved + 1
+    return Reading(
+        records=records, task=task, fence=task.moved if task.moved >= first_logged else 0
+    )
+
+
+def state_at(records: Sequence[Record], point: Point) -> Task:
+    """The state at a point of a whole history; the empty one before its beginning.
+
+    Raises:
+        Invalid: The task has no such version.
+    """
+    if point.version is not None:
+        if not 0 <= point.version <= len(records):
+            raise Invalid(f"version {point.version}: the task has versions 0 to {len(records)}")
+        return fold(records[: point.version])
+    if point.position is not None:
+        limit = point.position
+        return fold(record for record in records if record.position <= limit)
+    if point.time is not None:
+        time = point.time
+        return fold(record for record in records if record.stored_at <= time)
+    return fold(records)
+
+
+def _begins(record: Record) -> bool:
+    return record.envelope is not None and isinstance(record.envelope.event, TaskSubmitted)
+
+
+async def _was_trimmed(bus: Bus) -> bool:
+    return any(log.first > 1 for log in await bus.info())
