@@ -158,7 +158,8 @@ def evolve(task: Task, record: Record) -> Task:
     apply = _APPLY.get(type(envelope.event))
     if apply is None:
         return seen
-    return replace(apply(seen, envelope, envelope.event), updated_at=envelope.occurred_at)
+    after = apply(seen, envelope, envelope.event)
+    return after if after is seen else replace(after, updated_at=envelope.occurred_at)
 
 
 def packet_of(task: Task, *, next_task: str = "", synthesised: bool = False) -> RelayPacket:
