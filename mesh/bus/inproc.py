@@ -190,6 +190,11 @@ class InprocBus:
         old.wake()
         self._queues.clear()
 
+    async def settled(self, agent: str) -> None:
+        """Wait until nothing of an agent's is undone."""
+        while self._queue(agent).undone:
+            await self._queue(agent).wait()
+
     def _queue(self, agent: str) -> Queue:
         queue = self._queues.get(agent)
         if queue is None:

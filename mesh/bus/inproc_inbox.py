@@ -33,6 +33,11 @@ class Queue:
         self._undone: dict[tuple[str, int], _Undone] = {}
         self._changed = anyio.Event()
 
+    @property
+    def undone(self) -> int:
+        """How many deliveries nobody has acknowledged."""
+        return len(self._undone)
+
     def offer(self, shard: str, record: Record) -> None:
         """A new record for the agent."""
         self._undone[shard, record.position] = _Undone(shard, record)
