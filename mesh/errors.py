@@ -8,6 +8,8 @@
     ├── Contested      RELOAD   Fenced · Unresolved
     ├── Unavailable    BACKOFF  LogFull · Retryable (raised by a handler)
     ├── Fatal          NEVER    (raised by a handler: no further attempt can help)
+    ├── Unsuccessful   NEVER    TaskFailed · TaskRejected · TaskCanceled (told to who waits for a
+    │                           result)
     └── Halted         HALT     HistoryCorrupt · CheckpointConflict · StreamDrifted · StoreLocked
                                 ConfigError
 
@@ -42,10 +44,14 @@ __all__ = [
     "Retryable",
     "StoreLocked",
     "StreamDrifted",
+    "TaskCanceled",
     "TaskClosed",
+    "TaskFailed",
+    "TaskRejected",
     "TaskUnknown",
     "Unavailable",
     "Unresolved",
+    "Unsuccessful",
     "Verdict",
 ]
 
@@ -246,6 +252,39 @@ class Fatal(MeshError):
 
     code = "agent.fatal"
     verdict = Verdict.NEVER
+
+
+class Unsuccessful(MeshError):
+    """A task ended without a result; `reason` is for people, `failure_code` for programs."""
+
+    code = "task.unsuccessful"
+    verdict = Verdict.NEVER
+
+    def __init__(
+        self, task_id: str, *, state: str, reason: str = "", failure_code: str = ""
+    ) -> None:
+        said = f": {reason}" if reason else ""
+        super().__init__(f"task `{task_id}` is {state}{said}")
+        self.task_id, self.state = task_id, state
+        self.reason, self.failure_code = reason, failure_code
+
+
+class TaskFailed(Unsuccessful):
+    """The task failed, or was dead-lettered."""
+
+    code = "task.failed"
+
+
+class TaskRejected(Unsuccessful):
+    """An agent would not take the task."""
+
+    code = "task.rejected"
+
+
+class TaskCanceled(Unsuccessful):
+    """The task was cancelled."""
+
+    code = "task.canceled"
 
 
 class Halted(MeshError):

@@ -1,0 +1,100 @@
+"""Errors across gRPC: as code, text and fields, never pickled.
+
+Both sides stand here, so that one table cannot disagree with the other; whoever calls a service of
+the mesh (client, ledger reader) catches the same classes as if it had called the function.
+
+Source: google.rpc.ErrorInfo (AIP-193); errors.py.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, get_type_hints
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from mesh import errors
+from mesh.errors import MeshError, Unavailable
+
+__all__ = ["DOMAIN", "MESSAGE_BYTES", "error_details", "error_of", "rebuilt", "translated"]
+
+DOMAIN = "relay-mesh"
+MESSAGE_BYTES = 65 * 1024 * 1024
+"""Most bytes of one gRPC message: the largest payload and what stands around it."""
+_STATUS_KEY = "grpc-status-details-bin"
+_NAMED = [getattr(errors, name) for name in errors.__all__ if name != "Verdict"]
+_KINDS: dict[str, type[MeshError]] = {kind.code: kind for kind in _NAMED}
+_LOST = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.CANCELLED,  # by a server that stops; our own cancelling raises otherwise
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    }
+)
+
+
+def error_details(error: MeshError) -> AnyMessage:
+    """An error's code and fields, for the details of a status."""
+    packed = AnyMessage()
+    packed.Pack(ErrorInfo(reason=error.code, domain=DOMAIN, metadata=error.details()))
+    return packed
+
+
+def rebuilt(code: str, message: str, details: dict[str, str]) -> MeshError:
+    """The error that was sent: same class, text and fields; `MeshError` for an unknown code."""
+    kind = _KINDS.get(code, MeshError)
+    # Not through `__init__`, which would write the text anew: the sender's may be newer.
+    error = kind.__new__(kind, message)
+    for name, hint in _fields(kind).items():
+        setattr(error, name, _typed(details.get(name), hint))
+    return error
+
+
+def error_of(call: grpc.aio.AioRpcError) -> MeshError:
+    """What a failed call means, whether or not the other side was a part of the mesh."""
+    for key, value in call.trailing_metadata():
+        if key == _STATUS_KEY and isinstance(value, bytes):
+            info = _info(value)
+            if info is not None:
+                return rebuilt(info.reason, call.details() or "", dict(info.metadata))
+    text = f"{call.code().name}: {call.details() or 'no further word'}"
+    return Unavailable(text) if call.code() in _LOST else MeshError(text)
+
+
+@contextmanager
+def translated() -> Generator[None]:
+    """Turn the errors of a gRPC call into mesh errors, keeping the cause."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise error_of(error) from error
+
+
+def _info(raw: bytes) -> ErrorInfo | None:
+    status, info = Status(), ErrorInfo()
+    try:
+        status.ParseFromString(raw)
+    except DecodeError:
+        return None
+    found = any(detail.Unpack(info) for detail in status.details)
+    return info if found and info.domain == DOMAIN else None
+
+
+def _fields(kind: type[MeshError]) -> dict[str, Any]:
+    """The fields of an error: what its constructor takes, but for the text."""
+    if kind.__init__ is Exception.__init__:
+        return {}
+    hints = get_type_hints(kind.__init__)
+    return {name: hint for name, hint in hints.items() if name not in ("message", "return")}
+
+
+def _typed(text: str | None, hint: Any) -> Any:
+    if text is None:
+        return None
+    for number in (int, float):
+        if hint in (number, number | None):
+            return number(text)
+    return text
