@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from mesh.agent.context import Context
 from mesh.agent.outcome import Outcome
@@ -127,26 +127,34 @@ def _may_fit(handler: Handler, payload: Payload) -> bool:
 
 
 def _check_signature(run: Callable[..., object], kind: Any) -> None:
-    right = f"async def {getattr(run, '__name__', 'handle')}(ctx: Context, value: {_name(kind)})"
+    name = getattr(run, "__qualname__", repr(run))
+    wrong = _signature_fault(run, kind)
+    if wrong:
+        right = (
+            f"async def {getattr(run, '__name__', 'handle')}(ctx: Context, value: {_name(kind)})"
+        )
+        raise HandlerInvalid(f"`{name}` {wrong}; write: {right} -> Reply | Handoff | Fail | Reject")
+
+
+def _signature_fault(run: Callable[..., object], kind: Any) -> str:
+    """What is wrong with a handler's signature, "" if nothing."""
     if not inspect.iscoroutinefunction(run):
-        raise HandlerInvalid(f"a handler is an async function: {right} -> Reply | Handoff")
+        return "is not an async function"
     parameters = list(inspect.signature(run).parameters.values())
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(parameters) != 2 or len(positional) != 2:
-        raise HandlerInvalid(
-            f"`{getattr(run, '__qualname__', run)}` takes {len(parameters)} parameters, a handler"
-            f" takes two: {right} -> Reply | Handoff"
-        )
+        return f"does not take two positional parameters, it takes {len(parameters)}"
     try:
         hints = get_type_hints(run)
     except NameError:
-        return  # annotations of names that exist for type checkers only
+        return ""  # annotations of names that exist for type checkers only
     declared = hints.get(positional[1].name, kind)
-    if declared is not kind and declared != kind:
-        raise HandlerInvalid(
-            f"`{positional[1].name}` is annotated `{_name(declared)}`, but the handler is declared"
-            f" for `{_name(kind)}`: {right} -> Reply | Handoff"
-        )
+    if declared != kind:
+        return f"takes `{_name(declared)}`, but is declared for `{_name(kind)}`"
+    returned = hints.get("return", Outcome)
+    if not set(get_args(returned) or (returned,)) <= set(get_args(Outcome)):
+        return f"returns `{_name(returned)}`, which is no outcome"
+    return ""
 
 
 def _name(kind: Any) -> str:
