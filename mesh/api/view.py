@@ -1,17 +1,15 @@
 """What readers are shown: core values as the messages of `api.proto`."""
 
 import json
-from base64 import b64encode
-from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from enum import Enum
 from typing import Any
 
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from mesh.api.plain import parsed, plain
 from mesh.core.envelope import Record
 from mesh.core.payload import INLINE_LIMIT, Failure, Payload
 from mesh.core.subject import Subject
@@ -39,8 +37,6 @@ __all__ = [
 
 UNREADABLE = "unreadable"
 """Shown as the kind of a record whose bytes are no envelope."""
-_DEPTH = 32
-"""Levels of JSON that are shown: a `Value` takes two messages a level, and readers allow 100."""
 
 
 def task(value: Task, *, shard: str = "", with_result: bool = True) -> api.Task:
@@ -107,7 +103,7 @@ def event(record: Record, *, with_payload: bool = False, with_raw: bool = False)
     shown.traceparent = envelope.trace.traceparent
     if envelope.started_at is not None:
         shown.started_at.FromDatetime(envelope.started_at)
-    shown.body.CopyFrom(_struct(_plain(envelope.event, with_payload)))
+    shown.body.CopyFrom(_struct(plain(envelope.event, with_payload)))
     return shown
 
 
@@ -178,7 +174,7 @@ def readable(value: Payload) -> Value | None:
     if value.blob is not None or len(value.data) > INLINE_LIMIT:
         return None
     try:
-        return ParseDict(_parsed(value), Value())
+        return ParseDict(parsed(value), Value())
     except (ValueError, ParseError):
         return None  # an agent may say JSON and write something else: then it is shown as bytes
 
@@ -208,82 +204,3 @@ def _stands_on(shown: api.Event, text: str) -> None:
 
 def _struct(value: Any) -> Struct:
     return ParseDict(value, Struct())
-
-
-def _plain(value: Any, with_payload: bool) -> Any:
-    """A core value as JSON has it: what is empty left out, bytes as base64."""
-    if isinstance(value, Payload):
-        return _plain_payload(value, with_payload)
-    if is_dataclass(value):
-        return _members(value, with_payload)
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, bytes):
-        return b64encode(value).decode()
-    if isinstance(value, tuple):
-        parts: tuple[Any, ...] = value
-        return [_plain(part, with_payload) for part in parts]
-    if isinstance(value, Mapping):
-        members: Mapping[str, Any] = value
-        return {key: _plain(member, with_payload) for key, member in members.items()}
-    return value
-
-
-def _members(value: Any, with_payload: bool) -> dict[str, Any]:
-    members = {_camel(f.name): getattr(value, f.name) for f in fields(value)}
-    return {
-        name: _plain(member, with_payload)
-        for name, member in members.items()
-        if member not in (None, "", b"", (), {})
-    }
-
-
-def _plain_payload(value: Payload, with_payload: bool) -> dict[str, Any]:
-    shown: dict[str, Any] = {"contentType": value.content_type, "sizeBytes": len(value.data)}
-    if value.schema:
-        shown["schema"] = value.schema
-    if value.blob is not None:
-        shown["sizeBytes"] = value.blob.size
-        shown["blob"] = _members(value.blob, with_payload)
-    elif with_payload:
-        try:
-            shown["value"] = _parsed(value)
-        except ValueError:
-            shown["data"] = b64encode(value.data).decode()
-    return shown
-
-
-def _parsed(value: Payload) -> Any:
-    """JSON or text; ValueError for what is neither, or cannot be shown as a `Value`."""
-    media = value.content_type.partition(";")[0].strip()
-    if media.startswith("text/"):
-        return value.data.decode()
-    if media != "application/json":
-        raise ValueError(media)
-    try:
-        parsed = json.loads(value.data or b"null", parse_constant=_no_constant)
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
-    if _depth(parsed) > _DEPTH:
-        raise ValueError("nested too deep")
-    return parsed
-
-
-def _no_constant(text: str) -> None:
-    raise ValueError(f"{text} is not JSON")
-
-
-def _depth(value: Any) -> int:
-    parts: list[Any] = []
-    if isinstance(value, dict):
-        parts = list(value.values())  # pyright: ignore[reportUnknownArgumentType,reportUnknownMemberType]
-    elif isinstance(value, list):
-        parts = value
-    return 1 + max(map(_depth, parts), default=0)
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(part.capitalize() for part in rest)
