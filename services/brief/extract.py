@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from services.brief.folder import Unread, open_document
 from services.brief.message import Findings, Quote
 from services.brief.prose import paragraphs
 from services.brief.rank import MIN_COVERAGE, place_terms
-from services.brief.sentence import reads_well, sentences
+from services.brief.sentence import Sentence, continues, reads_well, sentences
 from services.brief.words import coverage, raw_words, terms
 
 if TYPE_CHECKING:
@@ -27,9 +27,10 @@ MAX_CANDIDATES = 8
 _SAME = 0.7  # share of common terms from which two sentences say the same
 _LEAST_OF_BEST = 0.6  # a quote scored below this share of the aspect's best is padding
 _FIRST_SENTENCE = 0.15
-_LEADING = 0.5
+_LEADING = 0.8
+_MAX_JOINED_CHARS = 400
 _PASSAGE = 0.35
-_SHORT_WORDS = 8
+_SHORT_WORDS = 6
 _SHORT = 0.85
 _PRIVATE = 0.7  # what a leading underscore hides is seldom what a reader asks for
 
@@ -92,32 +93,52 @@ def _quotes(
         return []
     place = frozenset(place_terms(passage.path, paragraph.about))
     strength = passage.score / max(p.score for p in aspect.passages)
+    said = sentences(paragraph)
     quotes: list[Quote] = []
-    for sentence in sentences(paragraph):
-        leads = sentence.place == 0 and paragraph.weight == 1.0
+    for sentence, after in zip(said, [*said[1:], _next(paragraph, prose)], strict=True):
+        leads = sentence.place == 0 and paragraph.leads
         relevance = _relevance(sentence.text, place, aspect, leads=leads)
-        if relevance and reads_well(sentence.text):
-            lead = _FIRST_SENTENCE if leads else 0.0
-            score = (relevance + lead + _PASSAGE * strength) * _standing(sentence.text, paragraph)
-            quotes.append(
-                Quote(
-                    text=sentence.text,
-                    path=passage.path,
-                    first_line=sentence.first_line,
-                    last_line=sentence.last_line,
-                    sha256=passage.sha256,
-                    about=paragraph.about,
-                    score=round(score, 4),
-                )
+        if not relevance or not reads_well(sentence.text):
+            continue
+        score = relevance + _PASSAGE * strength + (_FIRST_SENTENCE if leads else 0.0)
+        whole = _with_next(sentence, after)
+        quotes.append(
+            Quote(
+                text=whole.text,
+                path=passage.path,
+                first_line=whole.first_line,
+                last_line=whole.last_line,
+                sha256=passage.sha256,
+                about=paragraph.about,
+                score=round(score * _standing(whole.text, paragraph), 4),
             )
+        )
     return quotes
+
+
+def _next(paragraph: Paragraph, prose: dict[int, Paragraph]) -> Sentence | None:
+    """First sentence of the paragraph that follows after one blank line, in the same text."""
+    after = prose.get(paragraph.last_line + 2)
+    if after is None or after.about != paragraph.about or after.weight != paragraph.weight:
+        return None
+    return sentences(after)[0]
+
+
+def _with_next(sentence: Sentence, after: Sentence | None) -> Sentence:
+    """Join what belongs together: `Request that ... . This arranges ...`."""
+    if after is None or not continues(after.text):
+        return sentence
+    text = f"{sentence.text} {after.text}"
+    if len(text) > _MAX_JOINED_CHARS:
+        return sentence
+    return replace(sentence, text=text, last_line=after.last_line)
 
 
 def _standing(text: str, paragraph: Paragraph) -> float:
     """What a sentence is worth whatever is asked, 0.0 to 1.0."""
     private = any(re.match(r"_(?!_)", name) for name in paragraph.about.split("."))
     short = len(text.split()) < _SHORT_WORDS
-    pointing = re.search(r"\bthis\b", text) is not None
+    pointing = re.search(r"\bthis (?:class|function|method|module)\b", text) is not None
     return (
         paragraph.weight
         * (_SHORT if short else 1.0)
@@ -129,7 +150,7 @@ def _standing(text: str, paragraph: Paragraph) -> float:
 def _relevance(text: str, place: frozenset[str], aspect: RankedAspect, *, leads: bool) -> float:
     """0.0 to 1.0; what the place says counts, but less than what the sentence says itself.
 
-    A sentence that leads its paragraph speaks about the place without naming it.
+    A sentence that opens a docstring or a section speaks about the place without naming it.
     """
     said = frozenset(terms(raw_words(text)))
     alone = coverage(said, aspect.weights, aspect.own)

@@ -38,12 +38,14 @@ class Paragraph:
         lines: Canonical text of each line from `first_line` on, none empty at either end.
         about: Qualified name or heading it stands under; may be empty.
         weight: 1.0 for documentation, less for remarks beside code.
+        leads: Whether it opens what is said about its definition or heading.
     """
 
     first_line: int
     lines: tuple[str, ...]
     about: str
     weight: float
+    leads: bool
 
     @property
     def last_line(self) -> int:
@@ -62,7 +64,8 @@ def canonical_lines(document: Document) -> list[str]:
 
 def canonical_text(lines: list[str], first_line: int, last_line: int) -> str:
     """Join canonical lines, 1-based and inclusive, with one space; empty ones vanish."""
-    return " ".join(line for line in lines[first_line - 1 : last_line] if line)
+    text = " ".join(line for line in lines[first_line - 1 : last_line] if line)
+    return text.replace("\n", " ")  # blocks that share a line
 
 
 def paragraphs(document: Document) -> list[Paragraph]:
@@ -72,15 +75,17 @@ def paragraphs(document: Document) -> list[Paragraph]:
     """
     canonical = canonical_lines(document)
     weight = _BESIDE_WEIGHT if _BESIDE.match(PurePosixPath(document.path).name) else 1.0
-    return [
-        Paragraph(span.first_line, _cut(canonical, span), span.about, span.weight * weight)
-        for span in _spans(document)
-        if all(_cut(canonical, span)[i : i + 1] != ("",) for i in (0, -1))
-    ]
-
-
-def _cut(canonical: list[str], span: Span) -> tuple[str, ...]:
-    return tuple(canonical[span.first_line - 1 : span.last_line])
+    found: list[Paragraph] = []
+    opened: set[str] = set()
+    for span in _spans(document):
+        lines = tuple(canonical[span.first_line - 1 : span.last_line])
+        if lines[0] and lines[-1]:
+            leads = span.weight == 1.0 and span.about not in opened
+            if leads:
+                opened.add(span.about)
+            worth = span.weight * weight
+            found.append(Paragraph(span.first_line, lines, span.about, worth, leads))
+    return found
 
 
 def _spans(document: Document) -> list[Span]:

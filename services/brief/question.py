@@ -24,6 +24,7 @@ _OPENING = re.compile(
     r"(?:is|are|was|were)\s+)?",
     re.I,
 )
+_ASKING = re.compile(r"(?:how|what|why|when|where|which|who)\b", re.IGNORECASE)
 _PRONOUN = re.compile(r"\b(?:it|its|they|them|their)\b", re.I)
 _ARTICLE = re.compile(r"(?:the|an?|my|your|our|one's|python's)\s+", re.I)
 
@@ -46,8 +47,9 @@ class Aspect:
 def aspects(question: str) -> tuple[Aspect, ...]:
     """Split a question at commas, semicolons, question marks, `and`, `or`.
 
-    The subject before the first verb is shared by the clauses after it: `How does a loop run and
-    stop?` asks about `loop run` and `loop stop`. A clause without a word to search for is left out.
+    The subject before the first verb is shared by the clauses after it, until one asks anew: `How
+    does a loop run and stop?` asks about `loop run` and `loop stop`. A clause without a word to
+    search for is left out.
 
     Args:
         question: Any text.
@@ -56,18 +58,20 @@ def aspects(question: str) -> tuple[Aspect, ...]:
         1 to 5 aspects in the order of the question; the last takes what is over. Empty only if the
         question has no word to search for.
     """
-    subject, rest = _subject(" ".join(question.split()))
-    shared = _unique(terms(raw_words(subject)))
     found: list[Aspect] = []
-    for clause in _clauses(rest):
-        if found and not shared and _PRONOUN.search(clause):
-            shared = found[0].own  # what `it` stands for
-        clause = " ".join(_PRONOUN.sub("", clause).split())
-        own = tuple(term for term in _specific(clause) if term not in shared)
+    shared: tuple[str, ...] = ()
+    for clause in _CUT.split(" ".join(question.split())):
+        title, said = clause, clause
+        if not found or _ASKING.match(clause):
+            subject, said = _subject(clause)
+            pronoun = bool(found) and _PRONOUN.search(clause) is not None
+            shared = found[0].own if pronoun else _unique(terms(raw_words(subject)))
+            title = said if subject else clause
+        own = tuple(term for term in _specific(_PRONOUN.sub("", said)) if term not in shared)
+        if not own and shared and not found:  # `how does it work` asks about the subject itself
+            title, own, shared = clause, shared, ()
         if own and all(set(own) != set(aspect.own) for aspect in found):
-            found.append(Aspect(_title(clause), own, shared))
-    if not found and shared:
-        return (Aspect(_title(subject), shared, ()),)
+            found.append(Aspect(_title(title), own, shared))
     if len(found) > MAX_ASPECTS:
         found[MAX_ASPECTS - 1 :] = [_joined(found[MAX_ASPECTS - 1 :])]
     return tuple(found)
@@ -83,20 +87,12 @@ def _subject(question: str) -> tuple[str, str]:
         return "", rest
     words = rest.split(" ")
     for i, word in enumerate(words[:6]):
-        if i and word.lower() in VERBS:
+        if i and word.strip(",;?").lower() in VERBS:
             return " ".join(words[:i]), " ".join(words[i:])
         if word.endswith((",", ";", "?")):
             break
     lead = 1 + (words[0].lower() in COMMON)  # an article and its noun
     return " ".join(words[:lead]), " ".join(words[lead:])
-
-
-def _clauses(rest: str) -> list[str]:
-    clauses: list[str] = []
-    for clause in _CUT.split(rest):
-        opening = _OPENING.match(clause)
-        clauses.append(clause[opening.end() :] if opening else clause)
-    return clauses
 
 
 def _specific(clause: str) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ MIN_COVERAGE = 0.45
 _PASSAGES = 24  # per aspect
 _PASSAGES_PER_FILE = 6
 _MIN_WORDS = 5
+_LEADS = 1.25  # what opens a docstring or a section says what it is about
 _OTHER = ""  # stands for every word that is not asked about: BM25 only counts those
 
 
@@ -105,13 +106,14 @@ def _entries(document: Document, asked: frozenset[str]) -> Iterator[_Entry]:
         words = raw_words(" ".join(paragraph.lines))
         if len(words) < _MIN_WORDS:
             continue
-        found = [*place_terms(document.path, paragraph.about), *terms(words)]
+        place = place_terms(document.path, paragraph.about)
+        found = [*place, *(place if paragraph.leads else ()), *terms(words)]
         yield _Entry(
             path=document.path,
             sha256=document.sha256,
             first_line=paragraph.first_line,
             last_line=paragraph.last_line,
-            weight=paragraph.weight,
+            weight=paragraph.weight * (_LEADS if paragraph.leads else 1.0),
             terms=tuple(term if term in asked else _OTHER for term in found),
         )
 
@@ -123,12 +125,10 @@ def _rank_one(index: Index, bm25: BM25Plus, counts: Counter[str], aspect: Aspect
     }
     subject = frozenset(term for term in aspect.subject if counts[term])
     scores = _scores(bm25, aspect)
-    passing = [
-        (round(score * entry.weight, 4), i)
-        for i, (score, entry) in enumerate(zip(scores, index.entries, strict=True))
-        if score and _covers(frozenset(entry.terms), aspect, subject, weights)
-    ]
-    best = sorted(passing, key=lambda item: (-item[0], item[1]))
+    passing = _passing(index, aspect, weights, scores)
+    about = [(score, i) for score, i in passing if not subject.isdisjoint(index.entries[i].terms)]
+    # Without the subject only if nobody names it: a small folder need not say what all of it is on.
+    best = sorted(about or passing, key=lambda item: (-item[0], item[1]))
     return _ranked(aspect, weights, _spread(index, best))
 
 
@@ -141,12 +141,15 @@ def _scores(bm25: BM25Plus, aspect: Aspect) -> list[float]:
     return [float(score) for score in scores - scores.min()]
 
 
-def _covers(
-    found: frozenset[str], aspect: Aspect, subject: frozenset[str], weights: dict[str, float]
-) -> bool:
-    if subject and subject.isdisjoint(found):
-        return False
-    return coverage(found, weights, aspect.own) >= MIN_COVERAGE
+def _passing(
+    index: Index, aspect: Aspect, weights: dict[str, float], scores: Sequence[float]
+) -> list[tuple[float, int]]:
+    """Score and place of the passages that speak about enough of an aspect."""
+    return [
+        (round(score * entry.weight, 4), i)
+        for i, (score, entry) in enumerate(zip(scores, index.entries, strict=True))
+        if score and coverage(frozenset(entry.terms), weights, aspect.own) >= MIN_COVERAGE
+    ]
 
 
 def _spread(index: Index, best: Sequence[tuple[float, int]]) -> tuple[Passage, ...]:

@@ -14,7 +14,7 @@ from services.brief.words import raw_words
 if TYPE_CHECKING:
     from services.brief.prose import Paragraph
 
-__all__ = ["Sentence", "reads_well", "sentences"]
+__all__ = ["Sentence", "continues", "ends_whole", "reads_well", "sentences"]
 
 _MIN_WORDS, _MAX_WORDS = 5, 48
 _MAX_CHARS = 340
@@ -32,19 +32,22 @@ _DANGLING = re.compile(
     r"""["“(]?(?:it|its|this|that|these|those|they|their|them|he|she|his|her|such|here|hence|thus
     |therefore|otherwise|however|but|and|or|so|also|then|instead|because|since|which|e\.g|i\.e
     |see|likewise|similarly|furthermore|moreover|yes|no|note|notice|example|examples|usage|same
-    |both|either|neither|another|again|now|we|our|my|i|similar|equivalent|useful|handy|like|unlike
+    |both|either|neither|another|again|now|we|our|my|i|similar|equivalent|useful|like|unlike
     |first|second|third|next|finally|as\ above|for\ example|in\ this|in\ that|in\ other
     |on\ the\ other|an?\ similar|an?\ (?:\w+\ ){1,2}(?:that|which|who)
+    |[a-z]+ed\ (?:by|when|if|for|to|in|as|from|with|after|before|on)
     |the\ (?:above|following|latter|former|rest|second|other))\b""",
     re.IGNORECASE | re.VERBOSE,
 )
+_CONTINUING = re.compile(r"(?:This|It|They|These|The latter)\b")
 _ELSEWHERE = re.compile(
-    r"\b(?:above|below|following|as follows|this (?:page|section|chapter|example|file|test|hack"
-    r"|code|bug|patch|line)|see (?:also )?(?:the|issue|bug|bpo|pep|rfc)|example:)\b",
+    r"\b(?:above|below|here|following|as follows|this (?:page|section|chapter|example|file|test"
+    r"|hack|code|bug|patch|line)|(?:listing|figure|table|chapter|section) [\dA-Z]|as you can see"
+    r"|right now|see (?:also )?(?:the|issue|bug|bpo|pep|rfc)|example:)\b",
     re.IGNORECASE,
 )
 _CODE = re.compile(
-    r">>>|[=!<>+*/-]=|[=-]>|::|[{}\\|;~$^]|\w = |\S=\S|\bself\.|__\w+__\(|\)\.\w|</?[a-z]|\[\d*:|://\S*\s"
+    r">>>|[=!<>+*/-]=|[=-]>|::|[{}\\|;~$^]|\w = |\S=\S|\bself\.|__\w+__\(|\)\.\w|</?[A-Za-z!]|\[\d*:|://\S*\s"
     r"|\w\([^)]*,[^)]*\)|^\W*(?:if|for|while|return|import|from|def|class|try|with|elif|else)\b.*[:(=]",
 )
 _BOILERPLATE = re.compile(
@@ -83,15 +86,28 @@ def sentences(paragraph: Paragraph) -> list[Sentence]:
 
 def reads_well(text: str) -> bool:
     """Whether a sentence can stand alone: whole, self-contained, no code, no boilerplate."""
+    return not _DANGLING.match(text) and _is_sound(text)
+
+
+def continues(text: str) -> bool:
+    """Whether a sentence speaks on about what the one before it named (`This arranges ...`)."""
+    return _CONTINUING.match(text) is not None and _is_sound(text)
+
+
+def ends_whole(text: str) -> bool:
+    """Whether a text ends as a sentence does, so that nothing was cut off behind it."""
+    return _STOP.search(text) is not None
+
+
+def _is_sound(text: str) -> bool:
     words = raw_words(text)
     return (
         len(words) >= _MIN_WORDS
         and len(text.split()) <= _MAX_WORDS
         and len(text) <= _MAX_CHARS
         and _START.match(text) is not None
-        and _STOP.search(text) is not None
-        and not any(p.search(text) for p in (_ELSEWHERE, _CODE, _BOILERPLATE))
-        and not _DANGLING.match(text)
+        and ends_whole(text)
+        and not any(pattern.search(text) for pattern in (_ELSEWHERE, _CODE, _BOILERPLATE))
         and _is_balanced(text)
         and _is_wordy(text)
         and _has_verb(words)

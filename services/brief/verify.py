@@ -11,6 +11,7 @@ from services.brief.extract import same_saying
 from services.brief.folder import Unread, open_document
 from services.brief.message import Defect
 from services.brief.prose import canonical_lines, canonical_text
+from services.brief.sentence import ends_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,7 +47,7 @@ class Shelf:
 
 
 def stands_at(lines: list[str], text: str, first_line: int, last_line: int) -> bool:
-    """Whether a text stands word for word at these lines, and at no fewer of them.
+    """Whether whole sentences stand word for word at these lines, and at no fewer of them.
 
     Args:
         lines: Canonical lines of a file.
@@ -54,7 +55,9 @@ def stands_at(lines: list[str], text: str, first_line: int, last_line: int) -> b
         first_line: 1-based; the text must begin in it.
         last_line: 1-based, inclusive; the text must end in it.
     """
-    if not 1 <= first_line <= last_line <= len(lines) or not text.strip():
+    if not 1 <= first_line <= last_line <= len(lines) or not ends_whole(text):
+        return False
+    if text != text.strip():
         return False
     whole = canonical_text(lines, first_line, last_line)
     opening, closing = lines[first_line - 1], lines[last_line - 1]
@@ -114,10 +117,8 @@ def check_markdown(root: str, markdown: str) -> list[str]:
 
 
 def _is_whole(text: str, start: int, end: int) -> bool:
-    before, after = text[start - 1 : start], text[end : end + 1]
-    return not (before.isalnum() and text[start].isalnum()) and not (
-        after.isalnum() and text[end - 1].isalnum()
-    )
+    """Nothing clings to either end, not even a quotation mark."""
+    return not text[max(0, start - 1) : start].strip() and not text[end : end + 1].strip()
 
 
 def _wrong_quotes(draft: Draft, shelf: Shelf) -> Iterable[Defect]:

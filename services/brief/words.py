@@ -16,7 +16,6 @@ __all__ = [
     "PARTICLES",
     "RELATED",
     "RELATED_WEIGHT",
-    "VERBS",
     "coverage",
     "raw_words",
     "stem",
@@ -71,7 +70,7 @@ def stem(word: str) -> str:
             break
     if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "aeious":
         return word[:-1]
-    return word
+    return word[:-1] + "i" if len(word) > 3 and word.endswith("y") else word
 
 
 def terms(words: Iterable[str]) -> list[str]:
@@ -92,10 +91,11 @@ def terms(words: Iterable[str]) -> list[str]:
 
 def _related() -> dict[str, frozenset[str]]:
     groups = [frozenset(stem(word) for word in group.split()) for group in GROUPS]
-    return {
-        term: frozenset().union(*(group for group in groups if term in group)) - {term}
-        for term in sorted(frozenset().union(*groups))
-    }
+    near: dict[str, frozenset[str]] = {}
+    for group in groups:
+        for term in sorted(group):
+            near[term] = near.get(term, frozenset()) | group - {term}
+    return near
 
 
 RELATED = _related()
