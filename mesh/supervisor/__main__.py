@@ -11,6 +11,7 @@ from mesh.errors import MeshError
 from mesh.supervisor.detach import Report
 from mesh.supervisor.plan import planned
 from mesh.supervisor.run import serve
+from mesh.supervisor.runfile import MeshRun
 
 
 def main(manifest: Path, data: Path, report: Report) -> int:
@@ -23,7 +24,14 @@ def main(manifest: Path, data: Path, report: Report) -> int:
             manifest_path=str(manifest.resolve()),
             environment=environment(),
         )
-        anyio.run(serve, plan, lambda _: report.changed(), lambda _: report.ready())
+
+        def changed(_: MeshRun) -> None:
+            report.changed()
+
+        def ready(_: MeshRun) -> None:
+            report.ready()
+
+        anyio.run(serve, plan, changed, ready)
     except MeshError as e:
         print(e, file=sys.stderr)  # noqa: T201 - its stderr is its log
         report.failed(e)

@@ -1,0 +1,61 @@
+"""`mesh agents`: list, show."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mesh.cli.failure import run
+from mesh.cli.option import Data, Json, data_folder
+from mesh.cli.output import emit, say, show
+from mesh.errors import AgentUnknown
+
+if TYPE_CHECKING:
+    from mesh.wire.v1.gateway_pb2 import ListAgentsResponse
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Who works here.")
+
+
+@app.command("list")
+def list_(*, data: Data = None, json: Json = False) -> None:
+    """List every agent that was ever registered, and how many instances are up."""
+    folder = data_folder(data)
+    reply = run(lambda: _ask(folder, ""))
+    if json:
+        emit(reply)
+    elif reply.agents:
+        from mesh.cli.render import agent_table
+
+        show(agent_table(reply.agents))
+    else:
+        say("no agent was registered yet")
+
+
+@app.command("show")
+def show_(
+    agent: Annotated[str, typer.Argument(metavar="AGENT", help="Name of the agent.")],
+    *,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Show one agent: its instances, and what it accepts."""
+    folder = data_folder(data)
+    reply = run(lambda: _ask(folder, agent))
+    if not reply.agents:
+        raise AgentUnknown(agent)
+    if json:
+        emit(reply.agents[0])
+        return
+    from mesh.cli.render import agent_view
+
+    show(*agent_view(reply.agents[0]))
+
+
+async def _ask(folder: Path, name: str) -> "ListAgentsResponse":
+    from mesh.cli.reach import gateway
+    from mesh.wire.v1.gateway_pb2 import ListAgentsRequest
+
+    async with gateway(folder) as stub:
+        return await stub.ListAgents(ListAgentsRequest(name=name))

@@ -1,0 +1,103 @@
+"""`mesh dlq`: list, show, redrive."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mesh.cli.failure import run
+from mesh.cli.option import Data, Json, data_folder
+from mesh.cli.output import emit, say, show
+from mesh.errors import Refused
+
+if TYPE_CHECKING:
+    from mesh.wire.v1.api_pb2 import DeadLetterEntry
+    from mesh.wire.v1.gateway_pb2 import ListDeadLettersResponse
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Deliveries that no attempt could finish.")
+TaskId = Annotated[str, typer.Argument(metavar="TASK", help="Id of the task.")]
+
+
+@app.command("list")
+def list_(
+    *,
+    agent: Annotated[str, typer.Option(help="Only this agent's.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 100,
+    page: Annotated[str, typer.Option(help="nextPageToken of the page before.")] = "",
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """List dead letters, oldest first."""
+    folder = data_folder(data)
+    reply = run(lambda: _list(folder, agent=agent, limit=limit, page=page))
+    if json:
+        emit(reply)
+        return
+    from mesh.cli.render import dead_letter_table
+
+    if reply.dead_letters:
+        show(dead_letter_table(reply.dead_letters))
+    else:
+        say("no dead letters")
+    if reply.next_page_token:
+        say(f"more: --page {reply.next_page_token}")
+
+
+@app.command("show")
+def show_(task: TaskId, *, data: Data = None, json: Json = False) -> None:
+    """Show one dead letter with its last error."""
+    folder = data_folder(data)
+    entry = run(lambda: _find(folder, task))
+    if json:
+        emit(entry)
+        return
+    from mesh.cli.render import dead_letter_view
+
+    show(dead_letter_view(entry))
+
+
+@app.command()
+def redrive(task: TaskId, *, data: Data = None, json: Json = False) -> None:
+    """Give a dead-lettered delivery to its agent again."""
+    from mesh.cli.reach import gateway
+    from mesh.wire.v1.api_pb2 import Task
+    from mesh.wire.v1.gateway_pb2 import RedriveTaskRequest
+
+    folder = data_folder(data)
+
+    async def ask() -> Task:
+        async with gateway(folder) as stub:
+            return await stub.RedriveTask(RedriveTaskRequest(task_id=task))
+
+    reply = run(ask)
+    if json:
+        emit(reply)
+        return
+    from mesh.cli.render import task_view
+
+    show(task_view(reply))
+
+
+async def _list(folder: Path, *, agent: str, limit: int, page: str) -> "ListDeadLettersResponse":
+    from mesh.cli.reach import gateway
+    from mesh.wire.v1.gateway_pb2 import ListDeadLettersRequest
+
+    request = ListDeadLettersRequest(agent=agent, page_size=limit, page_token=page)
+    async with gateway(folder) as stub:
+        return await stub.ListDeadLetters(request)
+
+
+async def _find(folder: Path, task_id: str) -> "DeadLetterEntry":
+    page = ""
+    while True:
+        reply = await _list(folder, agent="", limit=1000, page=page)
+        for entry in reply.dead_letters:
+            if entry.task_id == task_id:
+                return entry
+        page = reply.next_page_token
+        if not page:
+            raise Refused(
+                f"no dead letter of task `{task_id}`; `mesh dlq list` shows those there are"
+            )

@@ -1,0 +1,65 @@
+"""Data to stdout, talk to stderr."""
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from google.protobuf.message import Message
+    from rich.console import Console, RenderableType
+
+__all__ = ["busy", "emit", "emit_line", "say", "show", "stdout_console"]
+
+_PIPED_WIDTH = 200
+
+
+def emit(message: "Message") -> None:
+    """Print a reply as ProtoJSON; numbers, texts and flags stand there even when they are 0."""
+    print(_proto_json(message, indent=2))
+
+
+def emit_line(message: "Message") -> None:
+    """Print one reply of a stream as one line of ProtoJSON, at once."""
+    print(_proto_json(message, indent=None), flush=True)
+
+
+def show(*renderables: "RenderableType") -> None:
+    """Print for people on stdout."""
+    console = stdout_console()
+    for renderable in renderables:
+        console.print(renderable, soft_wrap=isinstance(renderable, str))
+
+
+def say(text: str) -> None:
+    """Say something on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def stdout_console() -> "Console":
+    """Where `show` prints; into a pipe nothing is cut at the width of a terminal."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _PIPED_WIDTH
+    return Console(width=width, highlight=False, emoji=False)
+
+
+@contextmanager
+def busy(text: str) -> "Generator[Callable[[str], None]]":
+    """Show on a terminal that something goes on; call what it gives to change the text."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text) as status:
+        yield status.update
+
+
+def _proto_json(message: "Message", *, indent: int | None) -> str:
+    from google.protobuf.json_format import MessageToJson
+
+    return MessageToJson(
+        message, indent=indent, always_print_fields_with_no_presence=True, ensure_ascii=False
+    )

@@ -1,0 +1,277 @@
+"""What the mesh answers, for people to read."""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Value
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.table import Table
+from rich.text import Text
+
+from mesh.wire.v1.api_pb2 import Agent, DeadLetterEntry, Event, StateAt, Task
+
+__all__ = [
+    "agent_table",
+    "agent_view",
+    "dead_letter_table",
+    "dead_letter_view",
+    "event_line",
+    "fields",
+    "instant_text",
+    "result_text",
+    "seconds_between",
+    "state_text",
+    "state_view",
+    "task_table",
+    "task_view",
+]
+
+_COLOURS = {
+    "COMPLETED": "green",
+    "FAILED": "red",
+    "REJECTED": "red",
+    "CANCELED": "yellow",
+    "INPUT_REQUIRED": "magenta",
+    "WORKING": "cyan",
+    "running": "green",
+    "starting": "cyan",
+    "backoff": "red",
+    "stopping": "yellow",
+    "stopped": "red",
+}
+_KIND_COLOURS = {"completed": "green", "failed": "red", "rejected": "red", "canceled": "yellow"}
+
+
+def fields(rows: Iterable[tuple[str, Text | str]]) -> Table:
+    """Names and values, one pair a line; pairs without a value are left out."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        if value:
+            grid.add_row(name, value)
+    return grid
+
+
+def columns(*names: str) -> Table:
+    """An empty table with light lines."""
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def instant_text(at: Timestamp) -> str:
+    """An instant in UTC, to the millisecond; "" for none."""
+    if not at.seconds and not at.nanos:
+        return ""
+    when = at.ToDatetime(tzinfo=UTC)
+    return when.strftime("%Y-%m-%d %H:%M:%S.") + f"{when.microsecond // 1000:03}Z"
+
+
+def seconds_between(first: Timestamp, last: Timestamp) -> float:
+    """Seconds from one instant to another."""
+    begin: datetime = first.ToDatetime(tzinfo=UTC)
+    return (last.ToDatetime(tzinfo=UTC) - begin).total_seconds()
+
+
+def state_text(state: str) -> Text:
+    """A state in its colour."""
+    return Text(state, style=_COLOURS.get(state, ""))
+
+
+def state_name(state: "Task.State.ValueType") -> str:
+    """How a state is spelled."""
+    return Task.State.Name(state)
+
+
+def result_text(result: Value) -> str:
+    """A readable result: text as it is, everything else as JSON."""
+    if result.HasField("string_value"):
+        return result.string_value
+    return json.dumps(MessageToDict(result), ensure_ascii=False, indent=2)
+
+
+def task_view(task: Task) -> Table:
+    """One task in full."""
+    path = " → ".join([h.to for h in task.handoffs])
+    first = getattr(task.handoffs[0], "from") if task.handoffs else task.owner
+    route = f"{first} → {path}" if path else first
+    took = ""
+    if task.HasField("closed_at"):
+        took = f" (took {seconds_between(task.submitted_at, task.closed_at):.2f} s)"
+    flags = [
+        text
+        for text, is_set in (
+            ("cancel requested", task.cancel_requested),
+            ("dead-lettered", task.dead_lettered),
+        )
+        if is_set
+    ]
+    error = task.error
+    details = ", ".join(f"{key}={value}" for key, value in sorted(error.details.items()))
+    return fields(
+        [
+            ("task", task.task_id),
+            ("state", state_text(state_name(task.state)).append("".join(f", {f}" for f in flags))),
+            ("owner", task.owner),
+            ("route", f"{route} ({task.hops} of at most {task.max_hops} hops)"),
+            ("submitted", instant_text(task.submitted_at)),
+            ("updated", instant_text(task.updated_at)),
+            ("closed", instant_text(task.closed_at) + took),
+            ("deadline", instant_text(task.deadline)),
+            ("attempts", str(task.attempts) if task.attempts > 1 else ""),
+            ("parent", task.parent_task_id),
+            ("labels", ", ".join(f"{key}={value}" for key, value in sorted(task.labels.items()))),
+            ("history", f"version {task.version}, position {task.position}"),
+            ("error", f"{error.code}: {error.message}" if task.HasField("error") else ""),
+            ("", details if task.HasField("error") else ""),
+            ("result", _result(task)),
+        ]
+    )
+
+
+def _result(task: Task) -> str:
+    if task.HasField("result"):
+        return result_text(task.result)
+    if not task.HasField("result_payload"):
+        return ""
+    payload = task.result_payload
+    size = payload.blob.size if payload.HasField("blob") else len(payload.data)
+    return f"{size} bytes of {payload.content_type or 'unnamed type'}"
+
+
+def task_table(tasks: Sequence[Task]) -> Table:
+    """Many tasks, a line each."""
+    table = columns("TASK", "STATE", "OWNER", "HOPS", "SUBMITTED", "TOOK")
+    for task in tasks:
+        took = ""
+        if task.HasField("closed_at"):
+            took = f"{seconds_between(task.submitted_at, task.closed_at):.2f} s"
+        table.add_row(
+            task.task_id,
+            state_text(state_name(task.state)),
+            task.owner,
+            str(task.hops),
+            instant_text(task.submitted_at),
+            took,
+        )
+    return table
+
+
+def event_line(event: Event, *, with_task: bool = True) -> Text:
+    """One event on one line."""
+    at = instant_text(event.occurred_at) or instant_text(event.stored_at)
+    colour = _KIND_COLOURS.get(event.kind.rpartition(".")[2], "bold")
+    line = Text.assemble(
+        (f"{event.position:>7}  ", "dim"),
+        (f"{at}  ", "dim"),
+        (f"{event.kind:<22}", colour),
+        f"{getattr(event, 'from')} → {event.to}",
+    )
+    if event.attempt > 1:
+        line.append(f"  attempt {event.attempt}", "yellow")
+    if with_task:
+        line.append(f"  {event.task_id}", "dim")
+    if event.fault:
+        line.append(f"  {event.fault}", "red")
+    return line
+
+
+def state_view(state: StateAt) -> Table:
+    """State at a point of a history."""
+    packet = state.packet
+    return fields(
+        [
+            ("state", state_text(state_name(state.state))),
+            ("owner", state.owner),
+            ("version", str(state.version)),
+            ("position", str(state.position)),
+            ("sha256", state.state_sha256),
+            ("objective", packet.objective),
+            ("next", packet.next_task),
+            ("rules", "\n".join(packet.constraints)),
+            ("decided", "\n".join(f"{d.id}: {d.summary} ({d.why})" for d in packet.decisions)),
+            (
+                "artifacts",
+                "\n".join(f"{blob.uri} ({blob.size} bytes)" for blob in packet.artifacts),
+            ),
+        ]
+    )
+
+
+def agent_table(agents: Sequence[Agent]) -> Table:
+    """Many agents, a line each."""
+    table = columns("AGENT", "BEHAVIOUR", "UP", "WAITING", "HELD", "ACCEPTS")
+    for agent in agents:
+        up = len(agent.instances)
+        accepts = ", ".join(each.schema or each.content_type for each in agent.card.inputs)
+        table.add_row(
+            agent.card.name,
+            agent.card.behaviour_version,
+            Text(str(up), style="green" if up else "red"),
+            str(agent.pending),
+            str(agent.held),
+            accepts,
+        )
+    return table
+
+
+def agent_view(agent: Agent) -> list[Table | Text]:
+    """One agent in full: card, instances, and the JSON Schema of what it accepts."""
+    card = agent.card
+    instances = columns("INSTANCE", "HOST", "PID", "BEHAVIOUR", "SINCE")
+    for each in agent.instances:
+        started = instant_text(each.started_at)
+        instances.add_row(each.instance, each.host, str(each.pid), each.behaviour_version, started)
+    views: list[Table | Text] = [
+        fields(
+            [
+                ("agent", card.name),
+                ("", card.description),
+                ("behaviour", card.behaviour_version),
+                ("concurrency", f"{card.concurrency} per instance"),
+                ("deliveries", f"{agent.pending} waiting, {agent.held} held"),
+            ]
+        ),
+        instances if agent.instances else Text("no instance is up", style="red"),
+    ]
+    for each in card.inputs:
+        schema = json.dumps(MessageToDict(each.json_schema), indent=2) if each.json_schema else ""
+        views.append(Text(f"accepts {each.schema or 'any'} ({each.content_type})\n{schema}"))
+    return views
+
+
+def dead_letter_table(entries: Sequence[DeadLetterEntry]) -> Table:
+    """Dead letters, a line each."""
+    table = columns("TASK", "AGENT", "ATTEMPTS", "WHEN", "ERROR")
+    for entry in entries:
+        table.add_row(
+            entry.task_id,
+            entry.agent,
+            str(entry.attempts),
+            instant_text(entry.occurred_at),
+            f"{entry.error.code}: {entry.error.message}",
+        )
+    return table
+
+
+def dead_letter_view(entry: DeadLetterEntry) -> Table:
+    """One dead letter in full."""
+    details = sorted(entry.error.details.items())
+    redrive = f"mesh dlq redrive {entry.task_id}" if entry.redrivable else "not possible"
+    return fields(
+        [
+            ("task", entry.task_id),
+            ("agent", entry.agent),
+            ("delivery", entry.delivery_id),
+            ("attempts", str(entry.attempts)),
+            ("position", str(entry.position)),
+            ("when", instant_text(entry.occurred_at)),
+            ("error", f"{entry.error.code}: {entry.error.message}"),
+            ("", "\n".join(f"{key} = {value}" for key, value in details)),
+            ("redrive", redrive),
+        ]
+    )

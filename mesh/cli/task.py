@@ -1,0 +1,246 @@
+"""`mesh task`: submit, list, show, cancel."""
+
+from contextlib import aclosing
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mesh.cli.failure import FAILED, run
+from mesh.cli.option import Data, Json, data_folder, instant, labels
+from mesh.cli.output import busy, emit, emit_line, say, show
+from mesh.errors import AgentUnknown
+
+if TYPE_CHECKING:
+    from mesh.wire.v1.api_pb2 import Task
+    from mesh.wire.v1.gateway_pb2 import SubmitTaskRequest
+    from mesh.wire.v1.gateway_pb2_grpc import GatewayServiceAsyncStub
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Submit tasks, look at them, cancel them.")
+TaskId = Annotated[str, typer.Argument(metavar="TASK", help="Id of the task.")]
+
+
+class StateName(StrEnum):
+    """States that `--state` takes."""
+
+    SUBMITTED = "SUBMITTED"
+    WORKING = "WORKING"
+    INPUT_REQUIRED = "INPUT_REQUIRED"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    REJECTED = "REJECTED"
+    CANCELED = "CANCELED"
+
+
+@app.command()
+def submit(  # noqa: PLR0913 - one parameter an option
+    agent: Annotated[str, typer.Argument(metavar="AGENT", help="Who gets it.")],
+    *,
+    input_: Annotated[
+        str | None,
+        typer.Option("--input", metavar="JSON|@file|-", help="The input, as JSON; - is stdin."),
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="The input, as plain text.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Print each event, to the end.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the outcome.")] = False,
+    id_: Annotated[
+        str, typer.Option("--id", help="Id of the new task: 32 lower-case hex digits.")
+    ] = "",
+    idempotency_key: Annotated[
+        str, typer.Option(help="The same key gives the same task, however often it comes.")
+    ] = "",
+    deadline: Annotated[
+        str | None, typer.Option(help="When it must have ended: 90s, 15m, or an instant.")
+    ] = None,
+    objective: Annotated[str, typer.Option(help="What it is for, in the relay packet.")] = "",
+    schema: Annotated[str, typer.Option(help="Name and version of the input's type.")] = "",
+    label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE")] = None,
+    priority: Annotated[int, typer.Option()] = 0,
+    max_hops: Annotated[int, typer.Option(min=0, help="0 for the default.")] = 0,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Submit a task to an agent; exit code 1 if its outcome is awaited and bad."""
+    from mesh.cli.payload import given_payload
+    from mesh.clock import SystemIds
+    from mesh.wire.v1.gateway_pb2 import SubmitTaskRequest
+
+    content_type, content = given_payload(input_, text)
+    request = SubmitTaskRequest(
+        agent=agent,
+        idempotency_key=idempotency_key,
+        objective=objective,
+        labels=labels(label or []),
+        priority=priority,
+        max_hops=max_hops,
+        # Fixed here, so that a repeated request is the same task.
+        request_id=id_ or SystemIds().fresh(),
+    )
+    request.input.content_type, request.input.data = content_type, content
+    request.input.schema = schema
+    if deadline is not None:
+        request.deadline.FromDatetime(instant(deadline, "--deadline", direction=1))
+    folder = data_folder(data)
+    task = run(lambda: _submit(folder, request, follow=follow, wait=wait, json=json))
+    if (follow or wait) and not _succeeded(task):
+        raise typer.Exit(FAILED)
+
+
+@app.command("list")
+def list_(
+    *,
+    state: Annotated[list[StateName] | None, typer.Option(help="Only these states.")] = None,
+    agent: Annotated[str, typer.Option(help="Only tasks that this agent has.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 20,
+    page: Annotated[str, typer.Option(help="nextPageToken of the page before.")] = "",
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """List tasks, newest first."""
+    from mesh.cli.reach import gateway
+    from mesh.wire.v1.api_pb2 import Task
+    from mesh.wire.v1.gateway_pb2 import ListTasksRequest, ListTasksResponse
+
+    states = [Task.State.Value(each.value) for each in state or []]
+    request = ListTasksRequest(states=states, agent=agent, page_size=limit, page_token=page)
+    folder = data_folder(data)
+
+    async def ask() -> ListTasksResponse:
+        async with gateway(folder) as stub:
+            return await stub.ListTasks(request)
+
+    reply = run(ask)
+    if json:
+        emit(reply)
+        return
+    from mesh.cli.render import task_table
+
+    if reply.tasks:
+        show(task_table(reply.tasks))
+    else:
+        say("no tasks")
+    if reply.next_page_token:
+        say(f"more: --page {reply.next_page_token}")
+
+
+@app.command("show")
+def show_(task: TaskId, *, data: Data = None, json: Json = False) -> None:
+    """Show one task: where it is, where it was, what came of it."""
+    from mesh.cli.reach import gateway
+    from mesh.wire.v1.api_pb2 import Task
+    from mesh.wire.v1.gateway_pb2 import GetTaskRequest
+
+    folder = data_folder(data)
+
+    async def ask() -> Task:
+        async with gateway(folder) as stub:
+            return await stub.GetTask(GetTaskRequest(task_id=task))
+
+    _print(run(ask), json=json)
+
+
+@app.command()
+def cancel(
+    task: TaskId,
+    *,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Ask a task's owner to wind up."""
+    from mesh.cli.reach import gateway
+    from mesh.wire.v1.api_pb2 import Task
+    from mesh.wire.v1.gateway_pb2 import CancelTaskRequest
+
+    folder = data_folder(data)
+
+    async def ask() -> Task:
+        async with gateway(folder) as stub:
+            return await stub.CancelTask(CancelTaskRequest(task_id=task, reason=reason))
+
+    _print(run(ask), json=json)
+
+
+async def _submit(
+    folder: Path, request: "SubmitTaskRequest", *, follow: bool, wait: bool, json: bool
+) -> "Task":
+    from mesh.cli.follow import patiently
+    from mesh.cli.reach import gateway
+
+    async with gateway(folder) as stub:
+        try:
+            reply = await patiently(lambda: stub.SubmitTask(request))
+        except AgentUnknown as e:
+            await _suggest(stub, request.agent)
+            raise e from None
+        for warning in reply.warnings:
+            say(f"mesh: warning: {warning}")
+        if reply.duplicate:
+            say("mesh: this task was submitted before; nothing is new")
+        if follow:
+            return await _follow(stub, reply.task, json=json)
+        task = await _wait(stub, reply.task) if wait else reply.task
+    if json or wait:
+        _print(task, json=json)
+    else:
+        show(task.task_id)
+    return task
+
+
+async def _suggest(stub: "GatewayServiceAsyncStub", agent: str) -> None:
+    from difflib import get_close_matches
+
+    from mesh.wire.v1.gateway_pb2 import ListAgentsRequest
+
+    known = [each.card.name for each in (await stub.ListAgents(ListAgentsRequest())).agents]
+    near = get_close_matches(agent, known, n=3)
+    if near:
+        say(f"mesh: did you mean {' or '.join(f'`{name}`' for name in near)}?")
+
+
+async def _follow(stub: "GatewayServiceAsyncStub", task: "Task", *, json: bool) -> "Task":
+    from mesh.cli.follow import watched
+    from mesh.cli.render import event_line
+
+    if not json:
+        say(f"task {task.task_id}")
+    async with aclosing(watched(stub, task.task_id)) as updates:
+        async for update in updates:
+            task = update.task
+            if json:
+                emit_line(update)
+            elif update.HasField("event"):
+                show(event_line(update.event, with_task=False))
+    if not json:
+        _print(task, json=False)
+    return task
+
+
+async def _wait(stub: "GatewayServiceAsyncStub", task: "Task") -> "Task":
+    from mesh.cli.follow import watched
+    from mesh.cli.render import state_name
+
+    with busy(f"task {task.task_id} …") as progress:
+        async with aclosing(watched(stub, task.task_id)) as updates:
+            async for update in updates:
+                task = update.task
+                progress(f"task {task.task_id}: {state_name(task.state)}, {task.owner}")
+    return task
+
+
+def _print(task: "Task", *, json: bool) -> None:
+    if json:
+        emit(task)
+        return
+    from mesh.cli.render import task_view
+
+    show(task_view(task))
+
+
+def _succeeded(task: "Task") -> bool:
+    from mesh.wire.v1.api_pb2 import Task
+
+    return task.state == Task.State.COMPLETED
