@@ -57,7 +57,7 @@ class GatewayServicer(GatewayServiceServicer):
         self, request: pb.ListTasksRequest, context: CallContext
     ) -> pb.ListTasksResponse:
         """Tasks, from the ledger."""
-        with translated():
+        with translated("the ledger"):
             return await self._ledger.ListTasks(request, timeout=_LEDGER_S)
 
     async def WatchTask(
@@ -75,7 +75,7 @@ class GatewayServicer(GatewayServiceServicer):
         self, request: pb.ListEventsRequest, context: CallContext
     ) -> pb.ListEventsResponse:
         """Events, from the ledger."""
-        with translated():
+        with translated("the ledger"):
             return await self._ledger.ListEvents(request, timeout=_LEDGER_S)
 
     async def TailEvents(
@@ -132,7 +132,7 @@ class GatewayServicer(GatewayServiceServicer):
         self, request: pb.ListDeadLettersRequest, context: CallContext
     ) -> pb.ListDeadLettersResponse:
         """Dead letters that were not redriven, from the ledger."""
-        with translated():
+        with translated("the ledger"):
             return await self._ledger.ListDeadLetters(request, timeout=_LEDGER_S)
 
     async def GetBlob(
@@ -166,7 +166,7 @@ class GatewayServicer(GatewayServiceServicer):
 
     async def _checkpoint(self, shard: str) -> int:
         asked = ledger_pb2.GetCheckpointRequest(shard=shard)
-        with translated():
+        with translated("the ledger"):
             reply = await self._ledger.GetCheckpoint(asked, timeout=_LEDGER_S)
         return reply.position
 

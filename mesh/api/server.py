@@ -29,6 +29,9 @@ _OPTIONS = [
     ("grpc.max_send_message_length", MESSAGE_BYTES),
     # Otherwise two processes share a port, and half of the calls go astray without a word.
     ("grpc.so_reuseport", 0),
+    # Clients that watch a quiet task ask whether we are still there.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
 ]
 
 

@@ -1,1 +1,16 @@
-"""Submit, watch and cancel tasks from Python."""
+"""What Python programs use a mesh with: submit, watch, read, cancel; async, and a blocking twin."""
+
+from mesh.client.blocking import BlockingMesh, BlockingTask, connect_blocking
+from mesh.client.handle import TaskHandle
+from mesh.client.mesh import EventFilter, Mesh, SubmitOptions, open_mesh
+
+__all__ = [
+    "BlockingMesh",
+    "BlockingTask",
+    "EventFilter",
+    "Mesh",
+    "SubmitOptions",
+    "TaskHandle",
+    "connect_blocking",
+    "open_mesh",
+]

@@ -39,7 +39,7 @@ class GrpcArchive:
             Unavailable: The ledger does not answer.
         """
         request = ReadHistoryRequest(task_id=task_id, after_position=after, to_position=to)
-        with translated():
+        with translated("the ledger"):
             return [
                 read_record(
                     reply.position, reply.stored_at.ToDatetime(UTC), reply.subject, reply.raw

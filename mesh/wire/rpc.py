@@ -53,24 +53,26 @@ def rebuilt(code: str, message: str, details: dict[str, str]) -> MeshError:
     return error
 
 
-def error_of(call: grpc.aio.AioRpcError) -> MeshError:
-    """What a failed call means, whether or not the other side was a part of the mesh."""
+def error_of(call: grpc.aio.AioRpcError, peer: str = "the service") -> MeshError:
+    """What a failed call to `peer` means, whether or not it was answered by a part of the mesh."""
     for key, value in call.trailing_metadata():
         if key == _STATUS_KEY and isinstance(value, bytes):
             info = _info(value)
             if info is not None:
                 return rebuilt(info.reason, call.details() or "", dict(info.metadata))
-    text = f"{call.code().name}: {call.details() or 'no further word'}"
-    return Unavailable(text) if call.code() in _LOST else MeshError(text)
+    said = f"{call.code().name}: {call.details() or 'no further word'}"
+    if call.code() in _LOST:
+        return Unavailable(f"{peer} does not answer ({said})")
+    return MeshError(f"{peer} answered {said}")
 
 
 @contextmanager
-def translated() -> Generator[None]:
-    """Turn the errors of a gRPC call into mesh errors, keeping the cause."""
+def translated(peer: str = "the service") -> Generator[None]:
+    """Turn the errors of a gRPC call to `peer` into mesh errors, keeping the cause."""
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        raise error_of(error) from error
+        raise error_of(error, peer) from error
 
 
 def _info(raw: bytes) -> ErrorInfo | None:

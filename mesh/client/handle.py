@@ -1,0 +1,172 @@
+"""One task, as its submitter holds it."""
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from hashlib import sha256
+from typing import Any
+
+import anyio
+
+from mesh.agent.payload import JSON, decode_value
+from mesh.client.line import Line
+from mesh.core.payload import Payload
+from mesh.errors import (
+    HistoryCorrupt,
+    PayloadInvalid,
+    TaskCanceled,
+    TaskFailed,
+    TaskRejected,
+    Unsuccessful,
+)
+from mesh.wire.v1.api_pb2 import Task
+from mesh.wire.v1.gateway_pb2 import (
+    CancelTaskRequest,
+    GetBlobRequest,
+    GetTaskRequest,
+    WatchTaskRequest,
+    WatchTaskResponse,
+)
+from mesh.wire.v1.payload_pb2 import Payload as PayloadMessage
+
+__all__ = ["TaskHandle"]
+
+_UNSUCCESSFUL: dict[int, type[Unsuccessful]] = {
+    Task.FAILED: TaskFailed,
+    Task.REJECTED: TaskRejected,
+    Task.CANCELED: TaskCanceled,
+}
+
+
+class TaskHandle:
+    """A task by its id; `warnings` and `duplicate` are what its submit was answered."""
+
+    def __init__(
+        self, line: Line, task_id: str, *, warnings: tuple[str, ...] = (), duplicate: bool = False
+    ) -> None:
+        self.id, self.warnings, self.duplicate = task_id, warnings, duplicate
+        self._line = line
+
+    async def info(self) -> Task:
+        """The task now.
+
+        Raises:
+            TaskUnknown: There is no such task.
+            Unavailable: The gateway is gone.
+        """
+        return await self._line.call(self._line.stub.GetTask, GetTaskRequest(task_id=self.id))
+
+    async def result(self, *, timeout_s: float | None = None, as_type: Any = None) -> Any:
+        """Wait for the outcome.
+
+        Args:
+            timeout_s: How long to wait, seconds; None for ever.
+            as_type: Type to read the result as, such as a pydantic model or a dataclass; without
+                one, JSON is a Python value, text a `str`, anything else `bytes`.
+
+        Returns:
+            The result's value, None if the task completed without one.
+
+        Raises:
+            TaskFailed: It failed, or was dead-lettered.
+            TaskRejected: An agent would not take it.
+            TaskCanceled: It was cancelled.
+            PayloadInvalid: The result does not fit `as_type`.
+            TimeoutError: There was no outcome in time.
+            Unavailable: The gateway is gone.
+        """
+        with anyio.fail_after(timeout_s):
+            task = await self._closed()
+            kind = _UNSUCCESSFUL.get(task.state)
+            if kind is not None:
+                raise kind(
+                    task.task_id,
+                    state=Task.State.Name(task.state),
+                    reason=task.error.message or task.cancel_reason,
+                    failure_code=task.error.code,
+                )
+            if not task.HasField("result_payload"):
+                return None
+            payload = await self._payload(task.result_payload)
+        return _value(payload) if as_type is None else decode_value(payload, as_type)
+
+    async def watch(self, *, after: int = 0) -> AsyncGenerator[WatchTaskResponse]:
+        """The task now, then each event above position `after` with the state after it.
+
+        Ends when the task has an outcome. Goes on where it was when the gateway comes back.
+
+        Raises:
+            TaskUnknown: There is no such task.
+            Unavailable: The gateway is gone.
+        """
+        position, begun = after, False
+
+        def request() -> WatchTaskRequest:
+            return WatchTaskRequest(task_id=self.id, after_position=position)
+
+        updates = self._line.follow(self._line.stub.WatchTask, request)
+        async with aclosing(updates):
+            async for update in updates:
+                if update.HasField("event"):
+                    position = update.event.position
+                    yield update
+                elif not begun:
+                    begun = True
+                    yield update
+
+    async def cancel(self, reason: str = "") -> Task:
+        """Ask its owner to wind up; asking again changes nothing.
+
+        Raises:
+            TaskUnknown: There is no such task.
+            TaskClosed: It has an outcome already.
+            Unavailable: The gateway is gone.
+        """
+        request = CancelTaskRequest(task_id=self.id, reason=reason)
+        return await self._line.call(self._line.stub.CancelTask, request)
+
+    async def _closed(self) -> Task:
+        """The task with its outcome."""
+        task = await self.info()
+        # A task that is closed can be redriven before the next look at it.
+        while not task.HasField("closed_at"):
+            updates = self.watch(after=task.position)
+            async with aclosing(updates):
+                async for update in updates:
+                    task = update.task
+        return task
+
+    async def _payload(self, message: PayloadMessage) -> Payload:
+        data = message.data
+        if message.HasField("blob"):
+            data = await self._blob(message)
+        return Payload(content_type=message.content_type, schema=message.schema, data=data)
+
+    async def _blob(self, message: PayloadMessage) -> bytes:
+        blob, parts = message.blob, bytearray()
+
+        def request() -> GetBlobRequest:
+            parts.clear()
+            return GetBlobRequest(sha256=blob.sha256, uri=blob.uri, size=blob.size)
+
+        chunks = self._line.follow(self._line.stub.GetBlob, request)
+        async with aclosing(chunks):
+            async for reply in chunks:
+                parts += reply.chunk
+        if sha256(parts).hexdigest() != blob.sha256:
+            raise HistoryCorrupt(f"the result of task `{self.id}` is not what its claim check says")
+        return bytes(parts)
+
+
+def _value(payload: Payload) -> Any:
+    media = payload.content_type.partition(";")[0].strip()
+    if media.startswith("text/"):
+        return decode_value(payload, str)
+    if media != JSON:
+        return decode_value(payload, bytes)
+    try:
+        return json.loads(payload.data or b"null")
+    except ValueError as error:
+        raise PayloadInvalid(
+            f"the result is no JSON, as `{BYTES}` it can be read: {error}"
+        ) from error
