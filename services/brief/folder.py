@@ -148,9 +148,5 @@ def _is_document(path: str) -> bool:
 
 
 def _is_printable(path: str) -> bool:
-    """Whether a name can stand in a message: names that are not UTF-8 cannot."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    """Whether a name can stand in a brief: no control character, and valid UTF-8 on disk."""
+    return path.isprintable()

@@ -60,7 +60,7 @@ def aspects(question: str) -> tuple[Aspect, ...]:
     """
     found: list[Aspect] = []
     shared: tuple[str, ...] = ()
-    for clause in _CUT.split(" ".join(question.split())):
+    for clause in _clauses(" ".join(question.split())):
         title, said = clause, clause
         if not found or _ASKING.match(clause):
             subject, said = _subject(clause)
@@ -93,6 +93,25 @@ def _subject(question: str) -> tuple[str, str]:
             break
     lead = 1 + (words[0].lower() in COMMON)  # an article and its noun
     return " ".join(words[:lead]), " ".join(words[lead:])
+
+
+def _clauses(question: str) -> list[str]:
+    """Cut a question, but not inside a list of subjects: `do threads and processes share ...`."""
+    clauses: list[str] = []
+    for clause in _CUT.split(question):
+        if clauses and _awaits_verb(clauses[-1]):
+            clauses[-1] += f" and {clause}"
+        else:
+            clauses.append(clause)
+    return clauses
+
+
+def _awaits_verb(clause: str) -> bool:
+    opening = _OPENING.match(clause)
+    if opening is None or not opening["aux"]:
+        return False
+    rest = clause[opening.end() :].lower().split()
+    return bool(rest) and VERBS.isdisjoint(rest)
 
 
 def _specific(clause: str) -> tuple[str, ...]:

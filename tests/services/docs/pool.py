@@ -7,4 +7,4 @@ def drain(pool: object) -> None:
     Every worker of the pool finishes its job before the pool stops.
     """
     # A crashed worker is never drained because it holds no job any more.
-    print("A failed job is retried in a string that is no docstring.", pool)
+    raise ValueError("A failed job is retried in a string that is no docstring.", pool)
