@@ -4,17 +4,17 @@ Source: design, sections 1 and 3.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mesh.core.envelope import Envelope, Record
 from mesh.core.subject import MOVING, shard_of
 from mesh.errors import EnvelopeInvalid, NameInvalid
 from mesh.wire.codec import encode
 
-__all__ = ["HEADERS_BYTES", "Draft", "drafts", "standing"]
+__all__ = ["HEADERS_BYTES", "Draft", "drafts", "fenced", "standing"]
 
-HEADERS_BYTES = 4096
-"""Room left for headers when an event's size is judged; trace state and baggage are bounded."""
+HEADERS_BYTES = 1024
+"""Room left for the headers of an event, without its trace context."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,16 @@ class Draft:
         """The task it belongs to."""
         return self.envelope.task_id
 
+    @property
+    def event_id(self) -> str:
+        """Its id, fixed before the first try."""
+        return self.envelope.event_id
+
+    @property
+    def moves(self) -> bool:
+        """Whether it moves its task."""
+        return self.envelope.event.event_class == MOVING
+
 
 def drafts(
     envelopes: Sequence[Envelope],
@@ -41,9 +51,7 @@ def drafts(
     shards: int,
     limit_bytes: int,
 ) -> list[Draft]:
-    """Encode a batch and place each fence on the first event that moves its task.
-
-    A task that is named in `expected` but only informed has its fence on its first event.
+    """Encode and check a batch, and place its fences.
 
     Args:
         envelopes: Oldest first, >= 1, all of one shard.
@@ -63,20 +71,31 @@ def drafts(
         raise EnvelopeInvalid(f"one append is of one shard, this one of {sorted(homes)}")
     if len({envelope.event_id for envelope in envelopes}) < len(envelopes):
         raise EnvelopeInvalid("an event id stands twice in one append")
-    carriers = _carriers(envelopes)
-    strangers = sorted(expected.keys() - carriers.keys())
+    strangers = sorted(expected.keys() - {envelope.task_id for envelope in envelopes})
     if strangers:
         raise EnvelopeInvalid(f"fenced task `{strangers[0]}` has no event in this append")
     shard = homes.pop()
-    return [
+    batch = [
         Draft(
             envelope=envelope,
             shard=shard,
             subject=_subject(envelope, tenant, shard),
             raw=_encoded(envelope, limit_bytes),
-            expected=expected.get(envelope.task_id) if place in carriers.values() else None,
         )
-        for place, envelope in enumerate(envelopes)
+        for envelope in envelopes
+    ]
+    return fenced(batch, expected)
+
+
+def fenced(batch: Sequence[Draft], expected: Mapping[str, int]) -> list[Draft]:
+    """The same batch with each fence on the first event that moves its task.
+
+    A task that is named in `expected` but only informed has its fence on its first event.
+    """
+    places = set(_carriers(batch).values())
+    return [
+        replace(draft, expected=expected.get(draft.task_id) if place in places else None)
+        for place, draft in enumerate(batch)
     ]
 
 
@@ -102,14 +121,14 @@ def standing(
     return found
 
 
-def _carriers(envelopes: Sequence[Envelope]) -> dict[str, int]:
+def _carriers(batch: Sequence[Draft]) -> dict[str, int]:
     """For each task the place of the event that carries its fence."""
     first: dict[str, int] = {}
     moving: dict[str, int] = {}
-    for place, envelope in enumerate(envelopes):
-        first.setdefault(envelope.task_id, place)
-        if envelope.event.event_class == MOVING:
-            moving.setdefault(envelope.task_id, place)
+    for place, draft in enumerate(batch):
+        first.setdefault(draft.task_id, place)
+        if draft.moves:
+            moving.setdefault(draft.task_id, place)
     return {**first, **moving}
 
 
@@ -129,9 +148,12 @@ def _encoded(envelope: Envelope, limit_bytes: int) -> bytes:
         raw = encode(envelope)
     except (TypeError, ValueError, AttributeError) as error:
         raise EnvelopeInvalid(f"{envelope.kind} cannot be encoded: {error}") from error
-    if len(raw) + HEADERS_BYTES > limit_bytes:
+    trace = envelope.trace
+    headers = HEADERS_BYTES + sum(
+        len(text.encode()) for text in (trace.traceparent, trace.tracestate, trace.baggage)
+    )
+    if len(raw) + headers > limit_bytes:
         raise EnvelopeInvalid(
-            f"{envelope.kind} has {len(raw)} bytes; a message may have"
-            f" {limit_bytes - HEADERS_BYTES}"
+            f"{envelope.kind} has {len(raw)} bytes; a message may have {limit_bytes - headers}"
         )
     return raw

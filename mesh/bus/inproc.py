@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from mesh.bus.beside import beside
 from mesh.bus.draft import Draft, drafts, standing
 from mesh.bus.inproc_inbox import InprocInbox, Queue
 from mesh.bus.port import Inbox, LogInfo
@@ -127,12 +128,10 @@ class InprocBus:
     async def inbox(self, agent: str, *, max_held: int) -> AsyncGenerator[Inbox]:
         """As the port says."""
         inbox = InprocInbox(self._queue(agent), max_held=max_held)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(inbox.beat)
+        async with beside(inbox.beat):
             try:
                 yield inbox
             finally:
-                tasks.cancel_scope.cancel()
                 inbox.close()
 
     @asynccontextmanager

@@ -1,0 +1,93 @@
+"""One task's records straight from the log, complete at its leader."""
+
+import json
+from collections.abc import Mapping
+
+import anyio
+
+from mesh.bus.jetstream.replies import Replies, status
+from mesh.bus.jetstream.stream import instant, stream_name
+from mesh.core.envelope import Record
+from mesh.core.subject import Subject
+from mesh.errors import Unavailable, Unresolved
+from mesh.wire.codec import read_record
+
+__all__ = ["History"]
+
+_NO_MESSAGE = 10037
+_AGAIN_S = 0.02
+_PAGE = 256
+
+
+class History:
+    """Reads tasks.
+
+    Any replica answers a direct get, and may lag behind an append that was just acknowledged. So
+    the leader is asked for the last position of the task first, and a read that does not reach it
+    is repeated from where it ended.
+    """
+
+    def __init__(self, replies: Replies, tenant: str) -> None:
+        self._replies, self._tenant = replies, tenant
+
+    async def read(self, shard: str, task_id: str, after: int, deadline: float) -> list[Record]:
+        """A task's records above `after`, ascending.
+
+        Raises:
+            Unavailable: They could not be read completely until `deadline`.
+        """
+        subjects = Subject.of_task(self._tenant, shard, task_id)
+        records: list[Record] = []
+        reason = "the replicas lag behind"
+        while True:
+            try:
+                last = await self.last(shard, subjects, deadline)
+                seen = records[-1].position if records else after
+                while seen < last:
+                    page = await self._page(shard, subjects, seen + 1, deadline)
+                    if not page:
+                        break
+                    records += page
+                    seen = page[-1].position
+                if seen >= last:
+                    return records
+            except (Unavailable, Unresolved) as error:
+                reason = str(error)
+            if anyio.current_time() + _AGAIN_S >= deadline:
+                raise Unavailable(f"task `{task_id}` cannot be read completely: {reason}")
+            await anyio.sleep(_AGAIN_S)
+
+    async def last(self, shard: str, subjects: str, deadline: float) -> int:
+        """The leader's last position for a filter, 0 if nothing stands there.
+
+        Raises:
+            Unavailable: The leader does not answer in time.
+        """
+        stream = stream_name(self._tenant, shard)
+        answer = await self._replies.api(
+            f"STREAM.MSG.GET.{stream}", {"last_by_subj": subjects}, deadline
+        )
+        if answer.error_code == _NO_MESSAGE:
+            return 0
+        if answer.error_code:
+            raise Unavailable(f"log of shard `{shard}`: {answer.error}")
+        return int(answer["message"]["seq"])
+
+    async def _page(self, shard: str, subjects: str, start: int, deadline: float) -> list[Record]:
+        request = {"seq": start, "batch": _PAGE, "next_by_subj": subjects}
+        answers = await self._replies.ask(
+            f"$JS.API.DIRECT.GET.{stream_name(self._tenant, shard)}",
+            json.dumps(request).encode(),
+            deadline,
+            enough=lambda message: bool(status(message)),
+        )
+        return [_record(a.headers or {}, a.data) for a in answers if not status(a)]
+
+
+def _record(headers: Mapping[str, str], raw: bytes) -> Record:
+    return read_record(
+        int(headers["Nats-Sequence"]),
+        instant(headers["Nats-Time-Stamp"]),
+        headers["Nats-Subject"],
+        raw,
+    )
