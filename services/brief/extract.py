@@ -30,7 +30,7 @@ _FIRST_SENTENCE = 0.15
 _LEADING = 0.8
 _MAX_JOINED_CHARS = 400
 _PASSAGE = 0.35
-_SHORT_WORDS = 6
+_SHORT_WORDS = 8
 _SHORT = 0.85
 _PRIVATE = 0.7  # what a leading underscore hides is seldom what a reader asks for
 

@@ -34,7 +34,8 @@ _DANGLING = re.compile(
     |see|likewise|similarly|furthermore|moreover|yes|no|note|notice|example|examples|usage|same
     |both|either|neither|another|again|now|we|our|my|i|similar|equivalent|useful|like|unlike
     |first|second|third|next|finally|as\ above|for\ example|in\ this|in\ that|in\ other
-    |on\ the\ other|an?\ similar|an?\ (?:\w+\ ){1,2}(?:that|which|who)
+    |on\ the\ other|an?\ similar|(?:an?|the)\ (?:\w+\ ){1,3}(?:that|which|who)
+    |can|could|may|might|must|will|would|should|is|are|was|were|has|have
     |[a-z]+ed\ (?:by|when|if|for|to|in|as|from|with|after|before|on)
     |the\ (?:above|following|latter|former|rest|second|other))\b""",
     re.IGNORECASE | re.VERBOSE,

@@ -16,7 +16,7 @@ critic = Agent("critic", behaviour="1.0.0")
 @critic.on(Draft)
 async def criticise(ctx: Context, draft: Draft) -> Handoff | Reply | Fail:
     """Open every source again; reply only if all quotes stand, nothing repeats, nothing is left."""
-    defects = await to_thread.run_sync(review, draft)
+    defects = await to_thread.run_sync(review, draft, abandon_on_cancel=True)
     if not defects:
         return Reply(_brief(draft))
     listed = "; ".join(defect.detail for defect in defects)

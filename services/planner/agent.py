@@ -23,7 +23,7 @@ _READ = ", ".join(FILE_TYPES)
 async def plan(ctx: Context, request: BriefRequest) -> Handoff | Fail | Reject:
     """Split the question into aspects and rank the folder's passages for each."""
     docs = request.docs or default_docs()
-    listing = await to_thread.run_sync(_listing, docs)
+    listing = await to_thread.run_sync(_listing, docs, abandon_on_cancel=True)
     if isinstance(listing, Reject):
         return listing
     asked = aspects(request.question)
@@ -31,14 +31,14 @@ async def plan(ctx: Context, request: BriefRequest) -> Handoff | Fail | Reject:
         return Reject("the question has no word to search for", field="question")
     if not listing.paths:
         return Fail(f"no documents in `{docs}`: it has no file of type {_READ}")
-    index = await to_thread.run_sync(index_folder, docs, listing, asked)
+    index = await to_thread.run_sync(index_folder, docs, listing, asked, abandon_on_cancel=True)
     folder = index.folder
     if not folder.passages:
         return Fail(
             f"no readable text in `{docs}`: {folder.files_read} files read, "
             f"{folder.files_skipped} skipped; read are {_READ} in UTF-8, at most 2 MiB each"
         )
-    ranked = await to_thread.run_sync(rank, index, asked)
+    ranked = await to_thread.run_sync(rank, index, asked, abandon_on_cancel=True)
     if not any(aspect.passages for aspect in ranked):
         return Fail(
             f"nothing relevant to the question in `{docs}`: {folder.passages} passages "

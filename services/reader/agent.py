@@ -16,7 +16,9 @@ reader = Agent("reader", behaviour="1.0.0")
 @reader.on(ReadRequest)
 async def read(ctx: Context, request: ReadRequest) -> Handoff | Fail:
     """Open the ranked files again and take the sentences that answer best."""
-    findings = await to_thread.run_sync(extract, request.docs, request.aspects)
+    findings = await to_thread.run_sync(
+        extract, request.docs, request.aspects, abandon_on_cancel=True
+    )
     quotes = [quote for found in findings for quote in found.quotes]
     if not quotes:
         return Fail(
