@@ -75,6 +75,7 @@ class GatewayServicer(GatewayServiceServicer):
         self, request: pb.ListEventsRequest, context: CallContext
     ) -> pb.ListEventsResponse:
         """Events, from the ledger."""
+        request.shard = await self._shard(request.shard, request.task_id)
         with translated("the ledger"):
             return await self._ledger.ListEvents(request, timeout=_LEDGER_S)
 
@@ -83,7 +84,7 @@ class GatewayServicer(GatewayServiceServicer):
     ) -> AsyncGenerator[api.Event]:
         """Events as they are stored."""
         query = TailQuery(
-            shard=request.shard or "s0",
+            shard=await self._shard(request.shard, request.task_id),
             first=request.from_position,
             task_id=request.task_id,
             agent=request.agent,
@@ -163,6 +164,12 @@ class GatewayServicer(GatewayServiceServicer):
         except MeshError as error:
             reply.ledger_error = str(error)  # the answer is what stands in the log
         return reply
+
+    async def _shard(self, asked: str, task_id: str) -> str:
+        """The shard that a request is about: the one it names, or the one of its task."""
+        if asked or not task_id or len(await self._desk.parts.bus.info()) == 1:
+            return asked or "s0"
+        return (await self._desk.read(task_id)).shard
 
     async def _checkpoint(self, shard: str) -> int:
         asked = ledger_pb2.GetCheckpointRequest(shard=shard)

@@ -58,7 +58,7 @@ async def open_server(
     add_HealthServicer_to_server(healthy, server)
     names = (service, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
     described = ReflectionServicer(names)
-    add_ServerReflectionServicer_to_server(described, server)
+    add_ServerReflectionServicer_to_server(described, server)  # type: ignore[no-untyped-call]
     host = address.rpartition(":")[0]
     try:
         port = server.add_insecure_port(address)

@@ -9,22 +9,16 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import grpc
-from google.rpc.status_pb2 import Status
-
-# The stubs of this package do not know the type of its argument.
-from grpc_status.rpc_status import to_status  # pyright: ignore[reportUnknownVariableType]
 
 from mesh import errors
 from mesh.errors import MeshError
-from mesh.wire.rpc import error_details
+from mesh.wire.rpc import answer_of
 
 __all__ = ["Reporter", "status_code"]
 
 _logger = logging.getLogger(__name__)
 _OURS = "/mesh.wire.v1."
 """Health and reflection report for themselves."""
-_TEXT_CHARS = 2000
-"""A status travels in headers, which are small."""
 
 _STATUS: dict[type[MeshError], grpc.StatusCode] = {
     errors.Invalid: grpc.StatusCode.INVALID_ARGUMENT,
@@ -96,13 +90,10 @@ async def _reported(context: Any, method: str) -> AsyncGenerator[None]:
     try:
         yield
     except MeshError as error:
-        await context.abort_with_status(to_status(_status(error)))
+        code = status_code(error)
+        text, details = answer_of(error, code.value[0])
+        await context.abort(code, text, details)
     except Exception:
         _logger.exception("%s: internal error", method)
         text = "internal error; the log of the service has its traceback"
         await context.abort(grpc.StatusCode.INTERNAL, text)
-
-
-def _status(error: MeshError) -> Status:
-    code: int = status_code(error).value[0]
-    return Status(code=code, message=str(error)[:_TEXT_CHARS], details=[error_details(error)])

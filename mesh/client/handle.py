@@ -167,6 +167,4 @@ def _value(payload: Payload) -> Any:
     try:
         return json.loads(payload.data or b"null")
     except ValueError as error:
-        raise PayloadInvalid(
-            f"the result is no JSON, as `{BYTES}` it can be read: {error}"
-        ) from error
+        raise PayloadInvalid(f"the result says it is JSON and is not: {error}") from error

@@ -59,7 +59,7 @@ class Point:
     """A place in a task's history: at most one of the three; none is the head.
 
     `version` is 1-based, `position` the log's, `time` the broker's; the state there is the one
-    after the last event that is not above it.
+    after the last record that is not above it.
     """
 
     version: int | None = None
@@ -90,20 +90,25 @@ async def read(bus: Bus, archive: Archive, task_id: str) -> Reading:
 
 
 def state_at(records: Sequence[Record], point: Point) -> Task:
-    """The state at a point of a whole history; the empty one before its beginning.
+    """The state at a point of a whole history.
 
     Raises:
-        Invalid: The task has no such version.
+        Invalid: The point is before the history, or a version that it has not.
     """
+    first = records[0]
     if point.version is not None:
-        if not 0 <= point.version <= len(records):
-            raise Invalid(f"version {point.version}: the task has versions 0 to {len(records)}")
+        if not 1 <= point.version <= len(records):
+            raise Invalid(f"the task has versions 1 to {len(records)}, not {point.version}")
         return fold(records[: point.version])
     if point.position is not None:
         limit = point.position
+        if limit < first.position:
+            raise Invalid(f"the task begins at position {first.position}, after {limit}")
         return fold(record for record in records if record.position <= limit)
     if point.time is not None:
         time = point.time
+        if time < first.stored_at:
+            raise Invalid(f"the task begins at {first.stored_at}, after {time}")
         return fold(record for record in records if record.stored_at <= time)
     return fold(records)
 

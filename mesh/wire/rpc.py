@@ -13,17 +13,20 @@ from typing import Any, get_type_hints
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
-from google.rpc.error_details_pb2 import ErrorInfo
-from google.rpc.status_pb2 import Status
+
+# The package of google.rpc says it has no types, though its stubs are there.
+from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from mesh import errors
 from mesh.errors import MeshError, Unavailable
 
-__all__ = ["DOMAIN", "MESSAGE_BYTES", "error_details", "error_of", "rebuilt", "translated"]
+__all__ = ["DOMAIN", "MESSAGE_BYTES", "answer_of", "error_of", "rebuilt", "translated"]
 
 DOMAIN = "relay-mesh"
 MESSAGE_BYTES = 65 * 1024 * 1024
 """Most bytes of one gRPC message: the largest payload and what stands around it."""
+_TEXT_CHARS = 2000
 _STATUS_KEY = "grpc-status-details-bin"
 _NAMED = [getattr(errors, name) for name in errors.__all__ if name != "Verdict"]
 _KINDS: dict[str, type[MeshError]] = {kind.code: kind for kind in _NAMED}
@@ -36,11 +39,16 @@ _LOST = frozenset(
 )
 
 
-def error_details(error: MeshError) -> AnyMessage:
-    """An error's code and fields, for the details of a status."""
+def answer_of(error: MeshError, code: int) -> tuple[str, tuple[tuple[str, bytes], ...]]:
+    """Text and trailing metadata of a call that ends with an error and status `code`.
+
+    The text is cut, because it travels in headers, which are small.
+    """
+    text = str(error)[:_TEXT_CHARS]
     packed = AnyMessage()
     packed.Pack(ErrorInfo(reason=error.code, domain=DOMAIN, metadata=error.details()))
-    return packed
+    status = Status(code=code, message=text, details=[packed])
+    return text, ((_STATUS_KEY, status.SerializeToString()),)
 
 
 def rebuilt(code: str, message: str, details: dict[str, str]) -> MeshError:
