@@ -79,13 +79,16 @@ class Publisher:
                 draft.subject, draft.raw, deadline, headers=self._headers(draft)
             )
             return Api(json.loads(answers[0].data))
+        free = False
         with anyio.CancelScope(deadline=deadline):
             await self._batches.acquire()
-            try:
-                return await self._send_batch(batch, deadline)
-            finally:
-                self._batches.release()
-        raise Unavailable("too many batches are open in this process")
+            free = True
+        if not free:
+            raise Unavailable("too many batches are open in this process")
+        try:
+            return await self._send_batch(batch, deadline)
+        finally:
+            self._batches.release()
 
     async def _send_batch(self, batch: Sequence[Draft], deadline: float) -> Api:
         """All but the last one are answered with nothing, or with why the batch is dead."""
