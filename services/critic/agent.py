@@ -10,7 +10,7 @@ from services.brief.verify import review
 
 __all__ = ["critic", "criticise"]
 
-critic = Agent("critic", behaviour="1.0.0")
+critic = Agent("critic", behaviour="1.0.0", description="Checks every quote at its source")
 
 
 @critic.on(Draft)

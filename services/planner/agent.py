@@ -14,7 +14,7 @@ from services.brief.rank import index_folder, rank
 
 __all__ = ["plan", "planner"]
 
-planner = Agent("planner", behaviour="1.0.0")
+planner = Agent("planner", behaviour="1.0.0", description="Splits a question and ranks passages")
 
 _READ = ", ".join(FILE_TYPES)
 

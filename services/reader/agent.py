@@ -10,7 +10,7 @@ from services.brief.message import ReadRequest, WriteRequest
 
 __all__ = ["read", "reader"]
 
-reader = Agent("reader", behaviour="1.0.0")
+reader = Agent("reader", behaviour="1.0.0", description="Extracts the best sentences")
 
 
 @reader.on(ReadRequest)

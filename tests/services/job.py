@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from mesh import Handoff
+from mesh.core.packet import RelayPacket
 from services.brief.message import BriefRequest, Draft, ReadRequest, ReviseRequest, WriteRequest
 from services.critic.agent import criticise
 from services.planner.agent import plan
@@ -21,12 +22,9 @@ class FakeContext:
     task_id: str = "0" * 32
     attempt: int = 1
     hop: int = 0
+    packet: RelayPacket = field(default_factory=RelayPacket)
     decisions: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
     constraints: list[str] = field(default_factory=list[str])
-
-    @property
-    def packet(self) -> object:
-        raise LookupError("this task has no packet")
 
     def now(self) -> datetime:
         return datetime(2026, 1, 1, tzinfo=UTC)

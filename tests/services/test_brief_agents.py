@@ -7,9 +7,10 @@ from pydantic import ValidationError
 from mesh import Fail, Handoff, Reject, Reply
 from services.brief.message import MAX_ROUNDS, Brief, BriefRequest, Defect, Draft, ReviseRequest
 from services.brief.verify import check_markdown
-from services.critic.agent import criticise
-from services.planner.agent import plan
-from services.writer.agent import rewrite
+from services.critic.agent import critic, criticise
+from services.planner.agent import plan, planner
+from services.reader.agent import reader
+from services.writer.agent import rewrite, writer
 from tests.services.job import FakeContext, relay
 from tests.services.sample import DOCS, QUESTION, draft_of
 
@@ -28,6 +29,13 @@ async def test_the_relay_gives_the_golden_brief() -> None:
     assert (brief.stats.aspects, brief.stats.aspects_answered, brief.stats.rounds) == (3, 3, 1)
     assert "quotes stand word for word in their source" in ctx.constraints
     assert ctx.decisions[0][0] == "aspects"
+
+
+def test_each_agent_announces_what_it_takes() -> None:
+    cards = [agent.card(concurrency=1) for agent in (planner, reader, writer, critic)]
+    assert [(card.name, len(card.inputs)) for card in cards] == [
+        ("planner", 1), ("reader", 1), ("writer", 2), ("critic", 1),
+    ]  # fmt: skip
 
 
 async def test_a_folder_moved_elsewhere_gives_the_same_brief(tmp_path: Path) -> None:

@@ -1,14 +1,20 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.brief.compose import compose, parse, revise
 from services.brief.folder import Unread, list_documents, open_document
-from services.brief.message import Quote, WriteRequest
+from services.brief.message import Draft, Quote, WriteRequest
 from services.brief.prose import canonical_lines, canonical_text, paragraphs
 from services.brief.sentence import ends_whole, reads_well, sentences
 from services.brief.verify import check_markdown, review, stands_at
 from tests.services.sample import DOCS, document, draft_of, write_request
 
+ROOT = Path(__file__).parents[2]
 DRAFT = draft_of(DOCS)
 QUOTES = [quote for found in DRAFT.request.findings for quote in found.quotes]
 SUFFIXES = ["md", "txt", "rst", "py", "html"]
@@ -77,8 +83,26 @@ def test_the_draft_of_the_fixture_has_no_defect() -> None:
     assert check_markdown(DOCS, DRAFT.markdown) == []
 
 
+def test_a_draft_survives_the_wire() -> None:
+    assert Draft.model_validate_json(DRAFT.model_dump_json()) == DRAFT
+
+
 def test_the_same_folder_gives_the_same_bytes() -> None:
     assert draft_of(DOCS).model_dump_json() == DRAFT.model_dump_json()
+
+
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_the_seed_of_hashes_changes_nothing(seed: str) -> None:
+    code = "from tests.services.sample import *; print(draft_of(DOCS).model_dump_json())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={"PYTHONHASHSEED": seed},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == DRAFT.model_dump_json()
 
 
 def test_an_invented_quote_is_a_defect_and_the_revision_drops_it() -> None:
