@@ -57,5 +57,5 @@ async def _ask(folder: Path, name: str) -> "ListAgentsResponse":
     from mesh.cli.reach import gateway
     from mesh.wire.v1.gateway_pb2 import ListAgentsRequest
 
-    async with gateway(folder) as stub:
-        return await stub.ListAgents(ListAgentsRequest(name=name))
+    async with gateway(folder) as line:
+        return await line.call(line.stub.ListAgents, ListAgentsRequest(name=name))

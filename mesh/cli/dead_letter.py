@@ -68,8 +68,10 @@ def redrive(task: TaskId, *, data: Data = None, json: Json = False) -> None:
     folder = data_folder(data)
 
     async def ask() -> Task:
-        async with gateway(folder) as stub:
-            return await stub.RedriveTask(RedriveTaskRequest(task_id=task))
+        async with gateway(folder) as line:
+            return await line.call(
+                line.stub.RedriveTask, RedriveTaskRequest(task_id=task, request_id=line.ids.fresh())
+            )
 
     reply = run(ask)
     if json:
@@ -85,8 +87,8 @@ async def _list(folder: Path, *, agent: str, limit: int, page: str) -> "ListDead
     from mesh.wire.v1.gateway_pb2 import ListDeadLettersRequest
 
     request = ListDeadLettersRequest(agent=agent, page_size=limit, page_token=page)
-    async with gateway(folder) as stub:
-        return await stub.ListDeadLetters(request)
+    async with gateway(folder) as line:
+        return await line.call(line.stub.ListDeadLetters, request)
 
 
 async def _find(folder: Path, task_id: str) -> "DeadLetterEntry":

@@ -1,5 +1,6 @@
 """`mesh events`: list, tail."""
 
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ from mesh.cli.option import Data, Json, data_folder, instant
 from mesh.cli.output import emit_line, say, show
 
 if TYPE_CHECKING:
+    from mesh.client.line import Line
     from mesh.wire.v1.api_pb2 import Event
     from mesh.wire.v1.gateway_pb2 import ListEventsRequest, TailEventsRequest
 
@@ -94,9 +96,9 @@ async def _list(
     from mesh.wire.v1.gateway_pb2 import TailEventsRequest
 
     printed, last = 0, max(request.from_position, 1) - 1
-    async with gateway(folder) as stub:
+    async with gateway(folder) as line:
         while True:
-            reply = await stub.ListEvents(request)
+            reply = await line.call(line.stub.ListEvents, request)
             for event in reply.events[: limit - printed if limit else None]:
                 _print(event, json=json, with_task=not request.task_id)
                 printed, last = printed + 1, event.position
@@ -120,9 +122,24 @@ async def _list(
 async def _tail(folder: Path, request: "TailEventsRequest", *, json: bool) -> None:
     from mesh.cli.reach import gateway
 
-    async with gateway(folder) as stub:
-        async for event in stub.TailEvents(request):
-            _print(event, json=json, with_task=not request.task_id)
+    def rest() -> "TailEventsRequest":
+        return request
+
+    async with gateway(folder) as line:
+        if not request.from_position:
+            request.from_position = await _end(line, request.shard or "s0")
+        async with aclosing(line.follow(line.stub.TailEvents, rest)) as events:
+            async for event in events:
+                request.from_position = event.position + 1
+                _print(event, json=json, with_task=not request.task_id)
+
+
+async def _end(line: "Line", shard: str) -> int:
+    """The position that the next event of a shard gets: from there nothing is missed."""
+    from mesh.wire.v1.gateway_pb2 import GetStatusRequest
+
+    status = await line.call(line.stub.GetStatus, GetStatusRequest())
+    return next((each.log_last + 1 for each in status.shards if each.shard == shard), 0)
 
 
 def _print(event: "Event", *, json: bool, with_task: bool) -> None:

@@ -65,7 +65,7 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
     """
     import anyio
 
-    from mesh.supervisor.unwrap import unwrapped
+    from mesh.bootstrap.unwrap import unwrapped
 
     with unwrapped():
         return anyio.run(work)

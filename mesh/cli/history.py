@@ -54,5 +54,5 @@ async def state_at(folder: Path, request: "GetStateRequest") -> "StateAt":
     """The state at a point of a history, from the gateway."""
     from mesh.cli.reach import gateway
 
-    async with gateway(folder) as stub:
-        return await stub.GetState(request)
+    async with gateway(folder) as line:
+        return await line.call(line.stub.GetState, request)

@@ -128,8 +128,8 @@ async def _shards(folder: Path) -> "GetStatusResponse | MeshError":
 
     try:
         with anyio.fail_after(_STATUS_S):
-            async with gateway(folder) as stub:
-                return await stub.GetStatus(GetStatusRequest())
+            async with gateway(folder) as line:
+                return await line.call(line.stub.GetStatus, GetStatusRequest())
     except MeshError as e:
         return e
     except TimeoutError:

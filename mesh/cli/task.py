@@ -13,9 +13,9 @@ from mesh.cli.output import busy, emit, emit_line, say, show
 from mesh.errors import AgentUnknown
 
 if TYPE_CHECKING:
+    from mesh.client.line import Line
     from mesh.wire.v1.api_pb2 import Task
     from mesh.wire.v1.gateway_pb2 import SubmitTaskRequest
-    from mesh.wire.v1.gateway_pb2_grpc import GatewayServiceAsyncStub
 
 __all__ = ["app"]
 
@@ -109,8 +109,8 @@ def list_(
     folder = data_folder(data)
 
     async def ask() -> ListTasksResponse:
-        async with gateway(folder) as stub:
-            return await stub.ListTasks(request)
+        async with gateway(folder) as line:
+            return await line.call(line.stub.ListTasks, request)
 
     reply = run(ask)
     if json:
@@ -136,8 +136,8 @@ def show_(task: TaskId, *, data: Data = None, json: Json = False) -> None:
     folder = data_folder(data)
 
     async def ask() -> Task:
-        async with gateway(folder) as stub:
-            return await stub.GetTask(GetTaskRequest(task_id=task))
+        async with gateway(folder) as line:
+            return await line.call(line.stub.GetTask, GetTaskRequest(task_id=task))
 
     _print(run(ask), json=json)
 
@@ -158,8 +158,10 @@ def cancel(
     folder = data_folder(data)
 
     async def ask() -> Task:
-        async with gateway(folder) as stub:
-            return await stub.CancelTask(CancelTaskRequest(task_id=task, reason=reason))
+        async with gateway(folder) as line:
+            return await line.call(
+                line.stub.CancelTask, CancelTaskRequest(task_id=task, reason=reason)
+            )
 
     _print(run(ask), json=json)
 
@@ -167,22 +169,21 @@ def cancel(
 async def _submit(
     folder: Path, request: "SubmitTaskRequest", *, follow: bool, wait: bool, json: bool
 ) -> "Task":
-    from mesh.cli.follow import patiently
     from mesh.cli.reach import gateway
 
-    async with gateway(folder) as stub:
+    async with gateway(folder) as line:
         try:
-            reply = await patiently(lambda: stub.SubmitTask(request))
+            reply = await line.call(line.stub.SubmitTask, request)
         except AgentUnknown as e:
-            await _suggest(stub, request.agent)
+            await _suggest(line, request.agent)
             raise e from None
         for warning in reply.warnings:
             say(f"mesh: warning: {warning}")
         if reply.duplicate:
             say("mesh: this task was submitted before; nothing is new")
         if follow:
-            return await _follow(stub, reply.task, json=json)
-        task = await _wait(stub, reply.task) if wait else reply.task
+            return await _follow(line, reply.task, json=json)
+        task = await _wait(line, reply.task) if wait else reply.task
     if json or wait:
         _print(task, json=json)
     else:
@@ -190,24 +191,25 @@ async def _submit(
     return task
 
 
-async def _suggest(stub: "GatewayServiceAsyncStub", agent: str) -> None:
+async def _suggest(line: "Line", agent: str) -> None:
     from difflib import get_close_matches
 
     from mesh.wire.v1.gateway_pb2 import ListAgentsRequest
 
-    known = [each.card.name for each in (await stub.ListAgents(ListAgentsRequest())).agents]
+    reply = await line.call(line.stub.ListAgents, ListAgentsRequest())
+    known = [each.card.name for each in reply.agents]
     near = get_close_matches(agent, known, n=3)
     if near:
         say(f"mesh: did you mean {' or '.join(f'`{name}`' for name in near)}?")
 
 
-async def _follow(stub: "GatewayServiceAsyncStub", task: "Task", *, json: bool) -> "Task":
-    from mesh.cli.follow import watched
+async def _follow(line: "Line", task: "Task", *, json: bool) -> "Task":
     from mesh.cli.render import event_line
+    from mesh.client.handle import TaskHandle
 
     if not json:
         say(f"task {task.task_id}")
-    async with aclosing(watched(stub, task.task_id)) as updates:
+    async with aclosing(TaskHandle(line, task.task_id).watch()) as updates:
         async for update in updates:
             task = update.task
             if json:
@@ -219,12 +221,12 @@ async def _follow(stub: "GatewayServiceAsyncStub", task: "Task", *, json: bool) 
     return task
 
 
-async def _wait(stub: "GatewayServiceAsyncStub", task: "Task") -> "Task":
-    from mesh.cli.follow import watched
+async def _wait(line: "Line", task: "Task") -> "Task":
     from mesh.cli.render import state_name
+    from mesh.client.handle import TaskHandle
 
     with busy(f"task {task.task_id} …") as progress:
-        async with aclosing(watched(stub, task.task_id)) as updates:
+        async with aclosing(TaskHandle(line, task.task_id).watch()) as updates:
             async for update in updates:
                 task = update.task
                 progress(f"task {task.task_id}: {state_name(task.state)}, {task.owner}")

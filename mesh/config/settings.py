@@ -66,6 +66,8 @@ class Config(BaseModel):
     gateway: Address = "127.0.0.1:50051"
     concurrency: int | None = Field(default=None, ge=1, le=10_000)
     store: Annotated[str, AfterValidator(_checked_store)] = Field(default="", repr=False)
+    store_user: str = ""
+    store_password: str = Field(default="", repr=False)
     log: Literal["debug", "info", "warning", "error"] = "info"
     ready_fd: int | None = Field(default=None, ge=0)
     parent_fd: int | None = Field(default=None, ge=0)
@@ -74,6 +76,11 @@ class Config(BaseModel):
     def store_url(self) -> str:
         """Where the ledger's database is: `store`, else a folder in `data`."""
         return self.store or f"surrealkv://{self.data.resolve() / 'ledger' / 'store'}"
+
+    @property
+    def store_credentials(self) -> tuple[str, str] | None:
+        """User and password of the ledger's database, when it is a server that asks for them."""
+        return (self.store_user, self.store_password) if self.store_user else None
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str]) -> Self:

@@ -1,0 +1,70 @@
+"""From settings to connected ports, in one place."""
+
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+
+from mesh.blob.jetstream import jetstream_blobs
+from mesh.blob.port import BlobStore
+from mesh.bus.jetstream import open_bus, open_nats
+from mesh.bus.port import Bus
+from mesh.clock import Clock, IdSource, SystemClock, SystemIds
+from mesh.config import Config
+from mesh.registry.nats_kv import nats_registry
+from mesh.registry.port import Registry
+from mesh.store.grpc import GrpcArchive, open_ledger_channel
+
+__all__ = ["Opened", "open_ports"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """Everything that a process of the mesh may be connected to; `instance` names it."""
+
+    bus: Bus
+    blobs: BlobStore
+    registry: Registry
+    archive: GrpcArchive
+    ledger: grpc.aio.Channel
+    clock: Clock
+    ids: IdSource
+    instance: str
+
+
+@asynccontextmanager
+async def open_ports(config: Config, service: str) -> AsyncGenerator[Opened]:
+    """Connect a process.
+
+    Args:
+        config: Where everything is.
+        service: What the process is called where its connections are shown.
+
+    Raises:
+        Unavailable: The log cannot be reached. The ledger may come later.
+        StreamDrifted: A stream or bucket is there with settings the mesh cannot work with.
+    """
+    clock, ids = SystemClock(), SystemIds()
+    async with (
+        open_nats(config.nats_url, service) as connection,
+        open_bus(
+            connection, tenant=config.tenant, shards=config.shards, replicas=config.replicas
+        ) as bus,
+        open_ledger_channel(config.ledger) as ledger,
+    ):
+        # nats-py leaves its options without types.
+        js = connection.jetstream()  # pyright: ignore[reportUnknownMemberType]
+        yield Opened(
+            bus=bus,
+            blobs=await jetstream_blobs(
+                js, tenant=config.tenant, ids=ids, replicas=config.replicas
+            ),
+            registry=await nats_registry(js, tenant=config.tenant, replicas=config.replicas),
+            archive=GrpcArchive(ledger),
+            ledger=ledger,
+            clock=clock,
+            ids=ids,
+            instance=f"{os.getpid()}-{ids.fresh()}",
+        )

@@ -1,0 +1,193 @@
+"""The processes of a mesh: an agent, the ledger, the gateway."""
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
+
+from mesh.bootstrap.environment import config_from_environment
+from mesh.bootstrap.unwrap import unwrapped
+from mesh.errors import ConfigError, HandlerInvalid, MeshError, NameInvalid
+
+if TYPE_CHECKING:
+    from mesh.agent.definition import Agent
+    from mesh.bootstrap.life import Life
+    from mesh.config import Config
+
+__all__ = ["load_agent", "run_agent", "run_gateway", "run_ledger"]
+
+_FAILED, _USAGE = 1, 2
+_log = logging.getLogger(__name__)
+
+Main = Callable[["Config", "Life"], Awaitable[None]]
+
+
+def run_agent(agent: "Agent") -> NoReturn:
+    """Serve an agent until SIGTERM or SIGINT; ends the process.
+
+    The settings come from the environment (`MESH_*`); see `mesh.config.Config`.
+    """
+    sys.exit(_lived(agent.name, partial(_agent, agent=agent)))
+
+
+def run_ledger() -> NoReturn:
+    """Serve the ledger until SIGTERM or SIGINT; ends the process."""
+    # The engine reads it once, when it is loaded: without it a power loss loses commits.
+    os.environ["SURREAL_SYNC_DATA"] = "true"
+    sys.exit(_lived("ledger", _ledger))
+
+
+def run_gateway() -> NoReturn:
+    """Serve the gateway until SIGTERM or SIGINT; ends the process."""
+    sys.exit(_lived("gateway", _gateway))
+
+
+def load_agent(reference: str, name: str = "") -> "Agent":
+    """An agent by `module:attribute`.
+
+    Args:
+        reference: Where it is declared; the module must be importable.
+        name: What the manifest calls it; "" if nobody calls it anything.
+
+    Raises:
+        ConfigError: There is no such module or attribute, it is no agent, or it is called
+            otherwise.
+        HandlerInvalid: One of its handlers does not fit.
+    """
+    from mesh.agent.definition import Agent
+
+    module_name, _, attribute = reference.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as e:
+        raise ConfigError(
+            f"agent `{reference}`: there is no module `{e.name}`; it must be importable from the"
+            f" manifest's folder, {os.getcwd()}"
+        ) from e
+    agent = getattr(module, attribute, None)
+    if not isinstance(agent, Agent):
+        found = "nothing" if agent is None else f"a {type(agent).__name__}"
+        raise ConfigError(
+            f"agent `{reference}`: `{module_name}` has {found} of the name `{attribute}`,"
+            " not an `Agent`"
+        )
+    if name and agent.name != name:
+        raise ConfigError(
+            f"agent `{reference}` is declared as `{agent.name}`, but the manifest calls it"
+            f" `{name}`; write [agents.{agent.name}]"
+        )
+    return agent
+
+
+def _lived(service: str, main: Main) -> int:
+    """One process from its first to its last line; returns its exit code."""
+    import anyio
+
+    from mesh.bootstrap.life import lived, set_up_logging
+
+    set_up_logging(service, "info")
+    try:
+        config = config_from_environment()
+        set_up_logging(service, config.log)
+
+        async def live() -> None:
+            async with lived(ready_fd=config.ready_fd, parent_fd=config.parent_fd) as life:
+                await main(config, life)
+
+        with unwrapped():
+            anyio.run(live)
+    except MeshError as error:
+        _log.error("stopped: %s", error)
+        return _USAGE if isinstance(error, ConfigError | HandlerInvalid | NameInvalid) else _FAILED
+    _log.info("stopped")
+    return 0
+
+
+async def _agent(config: "Config", life: "Life", *, agent: "Agent") -> None:
+    import anyio
+
+    from mesh.agent.ports import Limits, Ports
+    from mesh.agent.worker import Worker
+    from mesh.bootstrap.ports import open_ports
+
+    async with open_ports(config, agent.name) as opened:
+        ports = Ports(
+            bus=opened.bus,
+            blobs=opened.blobs,
+            registry=opened.registry,
+            clock=opened.clock,
+            ids=opened.ids,
+            instance=opened.instance,
+        )
+        limits = Limits(concurrency=config.concurrency) if config.concurrency else Limits()
+        worker = Worker(agent, ports, limits)
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(worker.run)
+            life.ready()
+            await life.stop.wait()
+            worker.stop()
+
+
+async def _gateway(config: "Config", life: "Life") -> None:
+    from mesh.api.gateway import open_gateway_server
+    from mesh.bootstrap.ports import open_ports
+    from mesh.gateway.desk import Parts, open_desk
+
+    async with open_ports(config, "gateway") as opened:
+        parts = Parts(
+            bus=opened.bus,
+            blobs=opened.blobs,
+            registry=opened.registry,
+            archive=opened.archive,
+            clock=opened.clock,
+            ids=opened.ids,
+            tenant=config.tenant,
+            instance=opened.instance,
+        )
+        async with (
+            open_desk(parts) as desk,
+            open_gateway_server(desk, opened.ledger, config.gateway),
+        ):
+            life.ready()
+            await life.stop.wait()
+
+
+async def _ledger(config: "Config", life: "Life") -> None:
+    import anyio
+
+    from mesh.api.ledger import open_ledger_server
+    from mesh.blob.file import FileBlobs
+    from mesh.bootstrap.ports import open_ports
+    from mesh.ledger.reader import Reader
+    from mesh.ledger.recorder import Parts, Recorder
+    from mesh.store.surreal import open_surreal
+
+    async with (
+        open_ports(config, "ledger") as opened,
+        open_surreal(
+            config.store_url, tenant=config.tenant, credentials=config.store_credentials
+        ) as store,
+    ):
+        parts = Parts(
+            bus=opened.bus,
+            store=store,
+            blobs_from=opened.blobs,
+            blobs_to=FileBlobs(config.data / "ledger" / "blobs"),
+            clock=opened.clock,
+            ids=opened.ids,
+            tenant=config.tenant,
+            instance=opened.instance,
+        )
+        recorder = Recorder(parts)
+        async with (
+            open_ledger_server(Reader(store), config.ledger),
+            anyio.create_task_group() as tasks,
+        ):
+            for shard in range(config.shards):
+                tasks.start_soon(recorder.run, f"s{shard}")
+            life.ready()
+            await life.stop.wait()
+            tasks.cancel_scope.cancel()
