@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from mesh.blob.claim import check_in
 from mesh.blob.port import BlobStore
 from mesh.bus.port import Bus
+from mesh.bus.settle import settle
 from mesh.clock import Clock, IdSource
 from mesh.core import decide
 from mesh.core.envelope import DEFAULT_MAX_HOPS, Envelope, Sender, TraceContext
@@ -30,7 +31,6 @@ from mesh.errors import (
 )
 from mesh.gateway.fanout import Fanout, open_fanout
 from mesh.gateway.reading import Archive, Point, Reading, read, state_at
-from mesh.gateway.settling import settle
 from mesh.gateway.submission import Submission, Submitted, first_agent, same_input
 from mesh.registry.port import Registry
 
@@ -267,7 +267,13 @@ class Desk:
 
     async def _append(self, envelope: Envelope, *, expected: int) -> None:
         fence = {envelope.task_id: expected}
-        await settle(self.parts.bus, [envelope], fence, deadline_s=self.parts.settle_s)
+        await settle(
+            self.parts.bus,
+            [envelope],
+            fence,
+            deadline_s=self.parts.settle_s,
+            jitter=self.parts.ids.random,
+        )
 
 
 def _dead_input(reading: Reading) -> Payload | None:

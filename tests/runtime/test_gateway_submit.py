@@ -135,7 +135,7 @@ async def test_an_append_that_never_gets_an_answer_is_said_to_be_unresolved(
 
 
 async def test_a_bus_that_is_down_is_unavailable(rig: GatewayRig) -> None:
-    rig.bus.faults.append(Fault.DOWN)
+    rig.bus.faults.extend([Fault.DOWN] * 200)
     async with rig.desks(1) as (desk,):
         with pytest.raises(Unavailable):
             await desk.submit(submission())

@@ -1,0 +1,1 @@
+"""The front door: `python -m services.gateway`."""

@@ -1,0 +1,3 @@
+from mesh.bootstrap import run_gateway
+
+run_gateway()
