@@ -7,6 +7,7 @@ from mesh.bus.port import Bus
 from mesh.clock import Clock, IdSource
 from mesh.core.backoff import Backoff
 from mesh.registry.port import Registry
+from mesh.telemetry.port import Telemetry
 
 __all__ = ["Limits", "Ports"]
 
@@ -20,6 +21,7 @@ class Ports:
     registry: Registry
     clock: Clock
     ids: IdSource
+    telemetry: Telemetry
     instance: str
 
 

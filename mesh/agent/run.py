@@ -18,6 +18,8 @@ from mesh.core.payload import Failure, Payload
 from mesh.core.subject import LOG, check_name
 from mesh.core.task import noted, packet_of
 from mesh.errors import AgentUnknown, MeshError, PayloadInvalid, Retryable, Verdict
+from mesh.telemetry.names import invoking
+from mesh.telemetry.port import SpanSpec
 
 __all__ = ["Ending", "run_handler"]
 
@@ -46,7 +48,8 @@ async def run_handler(agent: Agent, ports: Ports, limits: Limits, turn: Turn) ->
             handler, value = agent.accept(payload)
         except PayloadInvalid as error:
             return Ending(events=(decide.reject(turn.task, _failure(error)),))
-        outcome = await handler.run(context, value)
+        with ports.telemetry.span(_span(agent, turn)):
+            outcome = await handler.run(context, value)
         return await _conclude(outcome, context.notes(), turn, ports)
     except MeshError as error:
         if error.verdict is Verdict.HALT:
@@ -57,6 +60,11 @@ async def run_handler(agent: Agent, ports: Ports, limits: Limits, turn: Turn) ->
     except Exception as error:  # noqa: BLE001  # a handler may raise anything; it is recorded
         _log.exception("handler of `%s` raised on task `%s`", agent.name, turn.cause.task_id)
         return _failed_attempt(error, turn, ports, limits)
+
+
+def _span(agent: Agent, turn: Turn) -> SpanSpec:
+    record = turn.delivery.record
+    return invoking(record, agent.name, attempt=turn.attempt, version=agent.behaviour)
 
 
 def _context(turn: Turn, ports: Ports) -> TurnContext:

@@ -8,6 +8,7 @@ Source: design, section 4.
 
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
 import anyio
@@ -24,10 +25,25 @@ from mesh.core.leg import Next, after_refusal, opens_turn, turn_over
 from mesh.core.subject import LOG
 from mesh.core.task import EMPTY, Task, fold
 from mesh.errors import Contested, Fenced, Unavailable
+from mesh.telemetry.context import stamped
+from mesh.telemetry.names import (
+    APPENDS_REFUSED,
+    ATTEMPTS_FAILED,
+    DEAD_LETTERED,
+    HANDOFFS,
+    SENT,
+    sending,
+)
+from mesh.telemetry.port import Metric
 
 __all__ = ["Turn"]
 
 _log = logging.getLogger(__name__)
+_COUNTED: dict[type[e.TaskEvent], Metric] = {
+    e.HandedOff: HANDOFFS,
+    e.AttemptFailed: ATTEMPTS_FAILED,
+    e.DeadLettered: DEAD_LETTERED,
+}
 _PATIENCE = Backoff(first_s=0.1, limit_s=2.0)
 
 
@@ -153,6 +169,7 @@ class Turn:
         """Read the task after a refused or unanswered append, and follow the rule."""
         records = await self._history()
         self.task = fold(records)
+        self._ports.telemetry.count(APPENDS_REFUSED)
         verdict = after_refusal(
             self.task,
             position=self._position,
@@ -170,7 +187,12 @@ class Turn:
         return verdict
 
     async def _append(self, envelopes: Sequence[Envelope]) -> tuple[int, ...]:
-        return await self._ports.bus.append(envelopes, {self.cause.task_id: self.task.moved})
+        telemetry = self._ports.telemetry
+        with ExitStack() as spans:
+            for envelope in envelopes:
+                spans.enter_context(telemetry.span(sending(envelope, self.delivery.shard)))
+            telemetry.count(SENT, len(envelopes))
+            return await self._ports.bus.append(envelopes, {self.cause.task_id: self.task.moved})
 
     async def _history(self) -> list[Record]:
         """The task's records, waiting for the bus as long as it takes."""
@@ -193,6 +215,9 @@ class Turn:
             for v, p in zip(envelopes, positions, strict=True)
         ]
         self.task = fold(records, self.task)
+        for envelope in envelopes:
+            if metric := _COUNTED.get(type(envelope.event)):
+                self._ports.telemetry.count(metric)
 
     def _envelopes(self, events: Sequence[e.TaskEvent], to: str) -> list[Envelope]:
         # The version makes the id of each append its own: it grows with everything stored.
@@ -212,7 +237,8 @@ class Turn:
             for event in events
         ]
         self._claims.update(v.event_id for v in made if isinstance(v.event, e.WorkStarted))
-        return [*made[:-1], replace(made[-1], to=to)]
+        made[-1] = replace(made[-1], to=to)
+        return [stamped(envelope) for envelope in made]
 
 
 def _stand(envelopes: Sequence[Envelope], records: Sequence[Record]) -> bool:

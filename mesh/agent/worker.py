@@ -23,6 +23,7 @@ from mesh.core.leg import Next
 from mesh.core.payload import Failure
 from mesh.errors import Contested, Unavailable
 from mesh.registry.port import Presence
+from mesh.telemetry.names import CONSUMED, DELIVERY_WAIT_S, PROCESS_S, processing, settling
 
 __all__ = ["CANCEL_TOPIC", "Worker"]
 
@@ -141,6 +142,7 @@ class Worker:
                 self._idle.set()
 
     async def _settle(self, delivery: Delivery) -> None:
+        self._ports.telemetry.count(CONSUMED)
         cause = delivery.record.envelope
         if cause is None:
             await dead_letter_unreadable(self._agent, self._ports, delivery)
@@ -150,16 +152,29 @@ class Worker:
         verdict, retry_s = await self._take(turn)
         if verdict is Next.DROP:
             delivery.drop()
-        elif retry_s is not None:
-            await delivery.nak(retry_s)
-        else:
-            await delivery.ack()
+            return
+        verb = "ack" if retry_s is None else "nak"
+        span = settling(delivery.record, delivery.shard, attempt=turn.attempt, verb=verb)
+        with self._ports.telemetry.span(span):
+            await (delivery.ack() if retry_s is None else delivery.nak(retry_s))
 
     async def _take(self, turn: Turn) -> tuple[Next, float | None]:
         """Carry the turn as far as it goes: what the delivery is due, and when to retry it."""
         verdict = await turn.judge()
         if verdict in (Next.ACK, Next.DROP):
             return verdict, None
+        telemetry, record = self._ports.telemetry, turn.delivery.record
+        waited = self._ports.clock.now() - record.stored_at
+        telemetry.record(DELIVERY_WAIT_S, max(0.0, waited.total_seconds()))
+        began = self._ports.clock.monotonic()
+        try:
+            span = processing(record, turn.delivery.shard, attempt=turn.attempt)
+            with telemetry.span(span):
+                return await self._take_up(turn, verdict)
+        finally:
+            telemetry.record(PROCESS_S, self._ports.clock.monotonic() - began)
+
+    async def _take_up(self, turn: Turn, verdict: Next) -> tuple[Next, float | None]:
         if turn.delivery.redelivered:
             if turn.attempt > self._limits.attempts:
                 return await self._give_up(turn), None

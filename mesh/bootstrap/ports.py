@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import grpc
 
 from mesh.blob.jetstream import jetstream_blobs
 from mesh.blob.port import BlobStore
+from mesh.bootstrap.environment import environment
 from mesh.bus.jetstream import open_bus, open_nats
 from mesh.bus.port import Bus
 from mesh.clock import Clock, IdSource, SystemClock, SystemIds
@@ -16,6 +17,8 @@ from mesh.config import Config
 from mesh.registry.nats_kv import nats_registry
 from mesh.registry.port import Registry
 from mesh.store.grpc import GrpcArchive, open_ledger_channel
+from mesh.telemetry.otel import open_otel
+from mesh.telemetry.port import Telemetry
 
 __all__ = ["Opened", "open_ports"]
 
@@ -31,6 +34,7 @@ class Opened:
     ledger: grpc.aio.Channel
     clock: Clock
     ids: IdSource
+    telemetry: Telemetry
     instance: str
 
 
@@ -47,13 +51,19 @@ async def open_ports(config: Config, service: str) -> AsyncGenerator[Opened]:
         StreamDrifted: A stream or bucket is there with settings the mesh cannot work with.
     """
     clock, ids = SystemClock(), SystemIds()
-    async with (
-        open_nats(config.nats_url, service) as connection,
-        open_bus(
-            connection, tenant=config.tenant, shards=config.shards, replicas=config.replicas
-        ) as bus,
-        open_ledger_channel(config.ledger) as ledger,
-    ):
+    instance = f"{os.getpid()}-{ids.fresh()}"
+    async with AsyncExitStack() as stack:
+        # Outermost: what the others still tell while they close is sent too.
+        telemetry = stack.enter_context(
+            open_otel(environment(), service=service, instance=instance)
+        )
+        connection = await stack.enter_async_context(open_nats(config.nats_url, service))
+        bus = await stack.enter_async_context(
+            open_bus(
+                connection, tenant=config.tenant, shards=config.shards, replicas=config.replicas
+            )
+        )
+        ledger = await stack.enter_async_context(open_ledger_channel(config.ledger))
         # nats-py leaves its options without types.
         js = connection.jetstream()  # pyright: ignore[reportUnknownMemberType]
         yield Opened(
@@ -66,5 +76,6 @@ async def open_ports(config: Config, service: str) -> AsyncGenerator[Opened]:
             ledger=ledger,
             clock=clock,
             ids=ids,
-            instance=f"{os.getpid()}-{ids.fresh()}",
+            telemetry=telemetry,
+            instance=instance,
         )

@@ -120,6 +120,7 @@ async def _agent(config: "Config", life: "Life", *, agent: "Agent") -> None:
             registry=opened.registry,
             clock=opened.clock,
             ids=opened.ids,
+            telemetry=opened.telemetry,
             instance=opened.instance,
         )
         limits = Limits(concurrency=config.concurrency) if config.concurrency else Limits()

@@ -17,6 +17,7 @@ from mesh.core.backoff import Backoff
 from mesh.core.envelope import Record
 from mesh.core.task import State, Task, fold
 from mesh.registry.inproc import InprocRegistry
+from mesh.telemetry.inproc import InprocTelemetry
 from mesh.testing.clock import ManualClock, ManualIds
 from tests.make import TENANT, envelope
 
@@ -31,6 +32,7 @@ class Rig:
         self.bus = InprocBus(tenant=TENANT, clock=self.clock)
         self.registry = InprocRegistry()
         self.blobs = InprocBlobs()
+        self.telemetry = InprocTelemetry()
         self._processes = 0
         self._tasks = 0
 
@@ -43,6 +45,7 @@ class Rig:
             registry=self.registry,
             clock=self.clock,
             ids=ManualIds(self._processes),
+            telemetry=self.telemetry,
             instance=f"{self._processes}-test",
         )
         return Worker(agent, ports, limits)
