@@ -195,12 +195,12 @@ class InprocBus:
             await self._queue(agent).wait()
 
     def _queue(self, agent: str) -> Queue:
-        queue = self._queues.get(agent)
+        queue = self._queues.get(check_name(agent))
         if queue is None:
             queue = Queue(clock=self._clock, ack_wait_s=self._ack_wait_s)
             for shard, log in self._logs.items():
                 for record in log.records:
-                    if record.subject.split(".")[3] == check_name(agent):
+                    if record.subject.split(".")[3] == agent:
                         queue.offer(shard, record)
             self._queues[agent] = queue
         return queue
