@@ -8,6 +8,7 @@ import typer
 
 from mesh.cli.agent import app as agents
 from mesh.cli.dead_letter import app as dead_letters
+from mesh.cli.demo import demo
 from mesh.cli.event import app as events
 from mesh.cli.failure import reported
 from mesh.cli.history import replay
@@ -48,6 +49,7 @@ def _options(
     """Independent agents that hand work to one another, over one durable log."""
 
 
+app.command()(demo)
 app.command()(up)
 app.command()(down)
 app.command()(status)

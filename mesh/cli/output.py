@@ -27,9 +27,12 @@ def emit_line(message: "Message") -> None:
 
 def show(*renderables: "RenderableType") -> None:
     """Print for people on stdout."""
+    from rich.text import Text
+
     console = stdout_console()
     for renderable in renderables:
-        console.print(renderable, soft_wrap=isinstance(renderable, str))
+        # Texts are not cut into lines: what is copied from a terminal is what was printed.
+        console.print(renderable, soft_wrap=isinstance(renderable, str | Text))
 
 
 def say(text: str) -> None:

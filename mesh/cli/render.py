@@ -44,15 +44,21 @@ _COLOURS = {
 _KIND_COLOURS = {"completed": "green", "failed": "red", "rejected": "red", "canceled": "yellow"}
 
 
-def fields(rows: Iterable[tuple[str, Text | str]]) -> Table:
-    """Names and values, one pair a line; pairs without a value are left out."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim")
-    grid.add_column(overflow="fold")
-    for name, value in rows:
-        if value:
-            grid.add_row(name, value)
-    return grid
+def fields(rows: Iterable[tuple[str, Text | str]]) -> Text:
+    """Names and values, one pair a line; pairs without a value are left out.
+
+    Not a table, so that a long value can be copied without the edges of a terminal in it.
+    """
+    shown = [(name, value) for name, value in rows if value]
+    width = max((len(name) for name, _ in shown), default=0) + 2
+    lines: list[Text] = []
+    for name, value in shown:
+        first, *rest = (
+            value.split("\n") if isinstance(value, Text) else map(Text, value.split("\n"))
+        )
+        lines.append(Text.assemble((name.ljust(width), "dim"), first))
+        lines += [Text.assemble(" " * width, line) for line in rest]
+    return Text("\n").join(lines)
 
 
 def columns(*names: str) -> Table:
@@ -94,7 +100,7 @@ def result_text(result: Value) -> str:
     return json.dumps(MessageToDict(result), ensure_ascii=False, indent=2)
 
 
-def task_view(task: Task) -> Table:
+def task_view(task: Task) -> Text:
     """One task in full."""
     path = " → ".join([h.to for h in task.handoffs])
     first = getattr(task.handoffs[0], "from") if task.handoffs else task.owner
@@ -134,11 +140,14 @@ def task_view(task: Task) -> Table:
 
 
 def _result(task: Task) -> str:
+    payload = task.result_payload
+    if payload.data and payload.content_type.partition(";")[0] == "application/json":
+        # As it was given: a protobuf value has neither whole numbers nor an order of keys.
+        return json.dumps(json.loads(payload.data), ensure_ascii=False, indent=2)
     if task.HasField("result"):
         return result_text(task.result)
     if not task.HasField("result_payload"):
         return ""
-    payload = task.result_payload
     size = payload.blob.size if payload.HasField("blob") else len(payload.data)
     return f"{size} bytes of {payload.content_type or 'unnamed type'}"
 
@@ -180,7 +189,7 @@ def event_line(event: Event, *, with_task: bool = True) -> Text:
     return line
 
 
-def state_view(state: StateAt) -> Table:
+def state_view(state: StateAt) -> Text:
     """State at a point of a history."""
     packet = state.packet
     return fields(
@@ -258,7 +267,7 @@ def dead_letter_table(entries: Sequence[DeadLetterEntry]) -> Table:
     return table
 
 
-def dead_letter_view(entry: DeadLetterEntry) -> Table:
+def dead_letter_view(entry: DeadLetterEntry) -> Text:
     """One dead letter in full."""
     details = sorted(entry.error.details.items())
     redrive = f"mesh dlq redrive {entry.task_id}" if entry.redrivable else "not possible"

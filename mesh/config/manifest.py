@@ -17,7 +17,7 @@ from mesh.config.settings import checked_name
 from mesh.core.subject import RESERVED
 from mesh.errors import ConfigError
 
-__all__ = ["AgentEntry", "Manifest", "load_manifest"]
+__all__ = ["AgentEntry", "Manifest", "MeshEntry", "load_manifest"]
 
 
 def _checked_agent_name(name: str) -> str:

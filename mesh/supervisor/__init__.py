@@ -2,7 +2,7 @@
 
 from mesh.supervisor.detach import bring_down, start_detached
 from mesh.supervisor.plan import Plan, planned
-from mesh.supervisor.run import Supervisor, end_leftovers, serve, supervised
+from mesh.supervisor.run import Supervisor, end_leftovers, serve, supervised, until_signalled
 from mesh.supervisor.runfile import MeshRun, ServiceRun, find_run
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "serve",
     "start_detached",
     "supervised",
+    "until_signalled",
 ]

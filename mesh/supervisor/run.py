@@ -20,7 +20,7 @@ from mesh.supervisor.process import ProcessRef, end_all
 from mesh.supervisor.runfile import MeshRun, read_run, run_path
 from mesh.supervisor.service import Service
 
-__all__ = ["Supervisor", "end_leftovers", "serve", "supervised"]
+__all__ = ["Supervisor", "end_leftovers", "serve", "supervised", "until_signalled"]
 
 _HEALTH_BEAT_S = 5.0
 _UNHEALTHY_S = 30.0
@@ -136,12 +136,19 @@ async def serve(plan: Plan, changed: Changed, ready: Changed) -> None:
         Refused: Another mesh runs on the data folder.
         ConfigError: A service does not come up.
     """
+    async with until_signalled(), supervised(plan, changed) as supervisor:
+        ready(supervisor.run)
+        await anyio.sleep_forever()
+
+
+@asynccontextmanager
+async def until_signalled() -> AsyncGenerator[None]:
+    """Cancel what is inside when this process is told to end, and go on behind it."""
     with unwrapped():
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_cancel_on_signal, tasks.cancel_scope)
-            async with supervised(plan, changed) as supervisor:
-                ready(supervisor.run)
-                await anyio.sleep_forever()
+            yield
+            tasks.cancel_scope.cancel()
 
 
 async def _cancel_on_signal(scope: anyio.CancelScope) -> None:

@@ -1,0 +1,144 @@
+"""`mesh demo`: a whole mesh for one real job, then the proof that its record is true."""
+
+import json
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mesh.cli.failure import FAILED, run
+from mesh.cli.option import Data
+from mesh.cli.output import busy, say, show
+from mesh.errors import Invalid
+
+if TYPE_CHECKING:
+    from mesh.cli.proof import Proof
+    from mesh.client.line import Line
+    from mesh.supervisor import MeshRun, Plan
+    from mesh.wire.v1.api_pb2 import Event, Task
+
+__all__ = ["demo"]
+
+_QUESTION = "How do I read a file line by line, and how do I write JSON?"
+_AGENTS = ("planner", "reader", "writer", "critic")
+_FOLDER = Path(".mesh-demo")
+_INTERRUPTED = 130
+
+
+def demo(
+    *,
+    question: Annotated[str, typer.Option(help="What the brief should answer.")] = _QUESTION,
+    docs: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Documents; default Python's standard library."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where brief.md goes; default: the data folder."),
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Run one real job on a mesh of its own, and prove what happened."""
+    if docs is not None and not docs.is_dir():
+        raise Invalid(f"--docs: there is no folder {docs}")
+    folder = data or _FOLDER
+    request = {"question": question, **({"docs": str(docs.resolve())} if docs else {})}
+    ended = run(lambda: _demo(_planned(folder), request))
+    if ended is None:
+        raise typer.Exit(_INTERRUPTED)
+    task, proof = ended
+    if proof is None:
+        say(f"mesh: the task is {_state(task)}: {task.error.code}: {task.error.message}")
+        raise typer.Exit(FAILED)
+    brief = (out or folder) / "brief.md"
+    brief.parent.mkdir(parents=True, exist_ok=True)
+    brief.write_text(json.loads(task.result_payload.data)["markdown"], encoding="utf-8")
+    show(f"\nthe brief is in {brief}; everything else in {folder}, nothing runs any more")
+    if not proof.holds:
+        say("mesh: the record does not agree with itself")
+        raise typer.Exit(FAILED)
+
+
+def _planned(folder: Path) -> "Plan":
+    from mesh.bootstrap import environment
+    from mesh.config import AgentEntry, Manifest, MeshEntry
+    from mesh.supervisor import planned
+
+    agents = {name: AgentEntry(agent=f"services.{name}.agent:{name}") for name in _AGENTS}
+    return planned(
+        Manifest(mesh=MeshEntry(nats_port=0, gateway_port=0), agents=agents),
+        data=folder,
+        folder=folder,
+        manifest_path="",
+        environment=environment(),
+    )
+
+
+async def _demo(plan: "Plan", request: dict[str, str]) -> "tuple[Task, Proof | None] | None":
+    """The task as it ended and the proof, which a failed one lacks; None if interrupted."""
+    from contextlib import AsyncExitStack
+
+    from mesh.cli.reach import line_to
+    from mesh.supervisor import supervised, until_signalled
+
+    async with until_signalled(), AsyncExitStack() as stack:
+        with busy("starting …") as progress:
+
+            def changed(mesh: "MeshRun") -> None:
+                waiting = [each.name for each in mesh.services if each.state != "running"]
+                progress(f"starting {', '.join(waiting)} …")
+
+            supervisor = await stack.enter_async_context(supervised(plan, changed))
+        mesh = supervisor.run
+        say(f"a mesh of {len(mesh.services)} processes is up; its log is at {mesh.nats_url}")
+        line = await stack.enter_async_context(line_to(plan.gateway))
+        task, events = await _worked(line, request)
+        if not task.HasField("result_payload"):
+            return task, None
+        return task, await _proven(line, mesh, task, events)
+    return None
+
+
+async def _worked(line: "Line", request: dict[str, str]) -> "tuple[Task, list[Event]]":
+    """Submit the job and say what happens as it happens."""
+    from mesh.cli.proof import move_text, pid_of
+    from mesh.cli.render import seconds_between
+    from mesh.client.handle import TaskHandle
+    from mesh.wire.v1.gateway_pb2 import SubmitTaskRequest
+
+    submit = SubmitTaskRequest(
+        agent="planner", request_id=line.ids.fresh(), objective=request["question"]
+    )
+    submit.input.content_type, submit.input.data = "application/json", json.dumps(request).encode()
+    task = (await line.call(line.stub.SubmitTask, submit)).task
+    say(f"task {task.task_id}: {request['question']}")
+    events: list[Event] = []
+    with busy("planner works …") as progress:
+        async with aclosing(TaskHandle(line, task.task_id).watch()) as updates:
+            async for update in updates:
+                task = update.task
+                progress(f"{task.owner} works …")
+                if not update.HasField("event"):
+                    continue
+                event = update.event
+                events.append(event)
+                what = move_text(event) or event.kind.replace(".", " ")
+                at = seconds_between(events[0].occurred_at, event.occurred_at)
+                say(f"  {at:7.3f} s  {getattr(event, 'from')} (pid {pid_of(event)}) {what}")
+    return task, events
+
+
+async def _proven(line: "Line", mesh: "MeshRun", task: "Task", events: "list[Event]") -> "Proof":
+    from mesh.cli.proof import proven, timeline
+
+    with busy("checking the record …"):
+        proof = await proven(line, mesh, task.task_id)
+    show("", timeline(events, mesh), "", proof.shown())
+    return proof
+
+
+def _state(task: "Task") -> str:
+    from mesh.wire.v1.api_pb2 import Task
+
+    return Task.State.Name(task.state)
