@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ _INLINE = frozenset(
         "sub", "sup", "time", "tt", "u", "var", "wbr",
     }
 )  # fmt: skip
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6", "dt"})
 
 
@@ -46,7 +48,7 @@ def html_paragraphs(lines: Sequence[str]) -> list[Span]:
 def _read(lines: Sequence[str]) -> _Visible:
     visible = _Visible(len(lines))
     try:
-        visible.feed("\n".join(lines))
+        visible.feed(_closed("\n".join(lines)))
         visible.close()
     except AssertionError:
         # The parser of the standard library raises this on a malformed `<![…`: what was read
@@ -58,6 +60,13 @@ def _read(lines: Sequence[str]) -> _Visible:
 
 def _collapsed(line: str) -> str:
     return "\n".join(text for part in line.split("\n") if (text := " ".join(part.split())))
+
+
+def _closed(text: str) -> str:
+    """Take out comments and tags that never end: the parser's time on them grows quadratically."""
+    text = _COMMENT.sub(lambda comment: "\n" * comment[0].count("\n"), text)
+    tail = text.rfind(">") + 1
+    return text[:tail] + text[tail:].replace("<", "&lt;")
 
 
 class _Visible(HTMLParser):

@@ -122,7 +122,7 @@ def _cuts(text: str) -> list[tuple[int, int]]:
     for match in _END.finditer(text):
         hard = match[0] == "\n"
         if not hard and (
-            _ABBREVIATION.search(text, start, match.start() + 1)
+            _ABBREVIATION.search(text, max(start, match.start() - 12), match.start() + 1)
             or (match.end() < len(text) and not _NEXT.match(text, match.end()))
         ):
             continue

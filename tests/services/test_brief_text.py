@@ -217,3 +217,14 @@ def test_comments_are_the_ones_the_tokenizer_sees() -> None:
     seen = [t.start[0] for t in tokenize.generate_tokens(io.StringIO(text).readline)
             if t.type == tokenize.COMMENT]  # fmt: skip
     assert [line for line, _, _ in prose("a.py", text)] == seen == [4]
+
+
+@pytest.mark.parametrize("piece", ["<!--", "<a ", "<", "&"])
+def test_markup_that_never_ends_is_read_in_linear_time(piece: str) -> None:
+    # The parser alone takes minutes for such a file, and the lease would only be extended in vain.
+    text = "<p>A job is here.</p>\n" + piece * 100_000
+    assert (1, "A job is here.", "") in prose("a.html", text)
+
+
+def test_a_comment_keeps_the_lines_behind_it() -> None:
+    assert prose("a.html", "<!-- a\nb --><p>Here.</p>") == [(2, "Here.", "")]
