@@ -11,7 +11,7 @@ import anyio
 
 from mesh.registry.nats_kv import nats_registry
 from mesh.registry.port import Card, Presence
-from tests.contract.nats_process import connected
+from tests.contract.nats_client import connected
 
 
 async def announce(url: str, presence_s: float) -> None:

@@ -18,7 +18,8 @@ from mesh.blob.port import BlobStore
 from mesh.clock import SystemIds
 from mesh.core.payload import PAYLOAD_LIMIT, Blob
 from mesh.errors import HistoryCorrupt, PayloadTooLarge, StreamDrifted, Unavailable
-from tests.contract.nats_process import NatsProcess, connected, nats_process
+from mesh.testing.broker import Broker, open_broker, open_cluster
+from tests.contract.nats_client import connected
 
 MIB = 1024 * 1024
 SMALL = b"the same bytes"
@@ -121,12 +122,12 @@ class TestFile(BlobContract):
 @pytest.mark.live
 class TestJetStream(BlobContract):
     @pytest.fixture
-    async def server(self, tmp_path: Path) -> AsyncGenerator[NatsProcess]:
-        async with nats_process(tmp_path) as server:
+    async def server(self, tmp_path: Path) -> AsyncGenerator[Broker]:
+        async with open_broker(tmp_path) as server:
             yield server
 
     @pytest.fixture
-    async def js(self, server: NatsProcess) -> AsyncGenerator[JetStreamContext]:
+    async def js(self, server: Broker) -> AsyncGenerator[JetStreamContext]:
         async with connected(server.url) as client:
             yield client.jetstream(timeout=1)
 
@@ -188,18 +189,28 @@ class TestJetStream(BlobContract):
         await blobs.put(LARGE)
         assert await blobs.open(blob) == LARGE
 
-    async def test_it_survives_a_killed_broker(
-        self, blobs: JetStreamBlobs, server: NatsProcess
-    ) -> None:
+    async def test_it_survives_a_killed_broker(self, blobs: JetStreamBlobs, server: Broker) -> None:
         blob = await blobs.put(LARGE)
-        await server.stop()
+        await server.kill()
         with pytest.raises(Unavailable):
             await blobs.open(blob)
         with pytest.raises(Unavailable):
             await blobs.put(SMALL)
-        await server.start()
+        await server.restart()
         with anyio.fail_after(10):
             assert await _until_there(blobs, blob) == LARGE
+
+    async def test_three_nodes_keep_it_and_two_of_them_still_give_it(self, tmp_path: Path) -> None:
+        async with open_cluster(tmp_path) as cluster, connected(cluster.url) as client:
+            js = client.jetstream(timeout=2)
+            blobs = await jetstream_blobs(js, tenant="t", ids=SystemIds(), replicas=3)
+            for n in range(20):  # read at once: a replica may lag
+                data = b"%d" % n + LARGE
+                assert await blobs.open(await blobs.put(data)) == data
+            blob = await blobs.put(LARGE)
+            await cluster.brokers[0].kill()
+            with anyio.fail_after(30):
+                assert await _until_there(blobs, blob) == LARGE
 
     async def test_a_bucket_with_other_settings_is_reported(
         self, blobs: JetStreamBlobs, js: JetStreamContext

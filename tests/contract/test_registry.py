@@ -20,7 +20,8 @@ from mesh.errors import NameInvalid, StreamDrifted, Unavailable
 from mesh.registry.inproc import InprocRegistry
 from mesh.registry.nats_kv import NatsRegistry, nats_registry
 from mesh.registry.port import Card, InputType, Presence, Registry
-from tests.contract.nats_process import NatsProcess, connected, nats_process
+from mesh.testing.broker import Broker, open_broker, open_cluster
+from tests.contract.nats_client import connected
 
 STARTED = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 TTL_S = 1.0
@@ -126,12 +127,12 @@ class TestInproc(RegistryContract):
 @pytest.mark.live
 class TestNatsKv(RegistryContract):
     @pytest.fixture
-    async def server(self, tmp_path: Path) -> AsyncGenerator[NatsProcess]:
-        async with nats_process(tmp_path) as server:
+    async def server(self, tmp_path: Path) -> AsyncGenerator[Broker]:
+        async with open_broker(tmp_path) as server:
             yield server
 
     @pytest.fixture
-    async def js(self, server: NatsProcess) -> AsyncGenerator[JetStreamContext]:
+    async def js(self, server: Broker) -> AsyncGenerator[JetStreamContext]:
         async with connected(server.url) as client:
             yield client.jetstream(timeout=1)
 
@@ -139,9 +140,7 @@ class TestNatsKv(RegistryContract):
     async def registry(self, js: JetStreamContext) -> NatsRegistry:
         return await nats_registry(js, tenant="t", presence_s=TTL_S)
 
-    async def test_a_killed_process_vanishes(
-        self, registry: NatsRegistry, server: NatsProcess
-    ) -> None:
+    async def test_a_killed_process_vanishes(self, registry: NatsRegistry, server: Broker) -> None:
         command = [sys.executable, "-m", "tests.contract.announcer", server.url, str(TTL_S)]
         process = await anyio.open_process(command, stdout=PIPE, cwd=Path(__file__).parents[2])
         try:
@@ -165,13 +164,11 @@ class TestNatsKv(RegistryContract):
                     assert await registry.presences() == [presence("reader")]
                     await anyio.sleep(TTL_S / 20)
 
-    @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
     async def test_a_restarted_broker_knows_all_again(
-        self, registry: NatsRegistry, server: NatsProcess, how: signal.Signals
+        self, registry: NatsRegistry, server: Broker
     ) -> None:
         async with registry.announce(card("reader"), presence("reader")):
-            await server.stop(how)
-            await server.start()
+            await server.restart()
             with anyio.fail_after(10):
                 await _until(registry, lambda all_: all_ == [presence("reader")])
             assert await registry.card("reader") == card("reader")
@@ -198,16 +195,16 @@ class TestNatsKv(RegistryContract):
             assert await registry.card("reader") == card("reader", "2.0.0")
 
     async def test_leaving_a_dead_broker_is_quick(
-        self, registry: NatsRegistry, server: NatsProcess
+        self, registry: NatsRegistry, server: Broker
     ) -> None:
         with anyio.fail_after(4):
             async with registry.announce(card("reader"), presence("reader")):
-                await server.stop()
+                await server.kill()
 
     async def test_a_dead_broker_is_unavailable(
-        self, registry: NatsRegistry, server: NatsProcess
+        self, registry: NatsRegistry, server: Broker
     ) -> None:
-        await server.stop()
+        await server.kill()
         for ask in (registry.cards(), registry.presences(), registry.card("reader")):
             with pytest.raises(Unavailable):
                 await ask
@@ -238,6 +235,14 @@ class TestNatsKv(RegistryContract):
         with pytest.raises(StreamDrifted, match="mesh-t-presences"):
             await nats_registry(js, tenant="t", presence_s=TTL_S * 2)
         assert await registry.cards() == []
+
+    async def test_on_three_nodes_a_card_is_found_at_once(self, tmp_path: Path) -> None:
+        async with open_cluster(tmp_path) as cluster, connected(cluster.url) as client:
+            registry = await nats_registry(client.jetstream(timeout=2), tenant="t", replicas=3)
+            for n in range(20):
+                async with registry.announce(card(f"a{n}"), presence(f"a{n}")):
+                    assert await registry.card(f"a{n}") == card(f"a{n}")
+                    assert await registry.presences(f"a{n}") == [presence(f"a{n}")]
 
     async def test_tenants_do_not_see_each_other(
         self, registry: NatsRegistry, js: JetStreamContext
