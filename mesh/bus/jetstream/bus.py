@@ -42,6 +42,11 @@ class JetStreamBus:
         self._history = History(replies, tenant)
         self._publisher = Publisher(replies, self._history, tenant=tenant)
 
+    @property
+    def pending(self) -> int:
+        """How many questions to the broker wait for an answer now."""
+        return self._replies.pending
+
     async def append(
         self, envelopes: Sequence[Envelope], expected: Mapping[str, int]
     ) -> tuple[int, ...]:

@@ -62,10 +62,9 @@ class Replies:
         """How many questions are under way."""
         return len(self._asked)
 
-    @property
-    def name(self) -> str:
-        """Something no other process has."""
-        return self._prefix.rpartition(".")[2]
+    def fresh_name(self) -> str:
+        """A name that nobody else uses, in any process."""
+        return f"{self._prefix.rpartition('.')[2]}-{next(self._tokens)}"
 
     def jitter(self) -> float:
         """A number in [0, 1), to spread retries."""

@@ -2,7 +2,6 @@
 
 import logging
 from collections import deque
-from itertools import count
 from typing import TYPE_CHECKING
 
 import anyio
@@ -45,7 +44,6 @@ class Tail:
         self._changed = anyio.Event()
         self._error: MeshError | None = None
         self._jumped_to = 0
-        self._names = count(1)
         self._batch = 1
         self._pull: Pull | None = None
 
@@ -124,7 +122,7 @@ class Tail:
         stream = stream_name(self._tenant, self._shard)
         start = self._last
         self._jumped_to = 0
-        name = f"tail-{self._replies.name}-{next(self._names)}"
+        name = f"tail-{self._replies.fresh_name()}"
         pull = self._pull = Pull(
             self._replies.connection,
             stream,
