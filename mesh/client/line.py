@@ -5,7 +5,7 @@ cancel changes nothing the second time, the rest only reads.
 """
 
 from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import grpc
@@ -14,7 +14,10 @@ from mesh.clock import IdSource
 from mesh.core.backoff import Backoff
 from mesh.errors import LogFull, Unavailable, Unresolved
 from mesh.wire.rpc import MESSAGE_BYTES, translated
-from mesh.wire.v1.gateway_pb2_grpc import GatewayServiceAsyncStub, GatewayServiceStub
+from mesh.wire.v1.gateway_pb2_grpc import GatewayServiceStub
+
+if TYPE_CHECKING:
+    from mesh.wire.v1.gateway_pb2_grpc import GatewayServiceAsyncStub
 
 __all__ = ["CHANNEL_OPTIONS", "Line"]
 
@@ -54,7 +57,7 @@ class Line:
         ids: IdSource,
         carrier: Callable[[], Mapping[str, str]],
     ) -> None:
-        self.stub: GatewayServiceAsyncStub = GatewayServiceStub(channel)
+        self.stub: "GatewayServiceAsyncStub" = GatewayServiceStub(channel)
         self.ids = ids
         self._peer = f"the gateway at `{address}`"
         self._patience_s = patience_s

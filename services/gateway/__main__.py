@@ -1,3 +1,4 @@
 from mesh.bootstrap import run_gateway
 
-run_gateway()
+if __name__ == "__main__":
+    run_gateway()
