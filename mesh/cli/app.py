@@ -11,7 +11,7 @@ from mesh.cli.dead_letter import app as dead_letters
 from mesh.cli.demo import demo
 from mesh.cli.event import app as events
 from mesh.cli.failure import reported
-from mesh.cli.history import replay
+from mesh.cli.history import replay, trace
 from mesh.cli.local import down, status, up
 from mesh.cli.option import DATA_HELP
 from mesh.cli.task import app as tasks
@@ -56,6 +56,7 @@ app.command()(status)
 app.add_typer(tasks, name="task")
 app.add_typer(events, name="events")
 app.command()(replay)
+app.command()(trace)
 app.add_typer(agents, name="agents")
 app.add_typer(dead_letters, name="dlq")
 

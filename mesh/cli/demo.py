@@ -130,11 +130,16 @@ async def _worked(line: "Line", request: dict[str, str]) -> "tuple[Task, list[Ev
 
 
 async def _proven(line: "Line", mesh: "MeshRun", task: "Task", events: "list[Event]") -> "Proof":
+    from rich.text import Text
+
+    from mesh.cli.history import trace_from
     from mesh.cli.proof import proven, timeline
+    from mesh.replay.trace_text import trace_text
 
     with busy("checking the record …"):
         proof = await proven(line, mesh, task.task_id)
-    show("", timeline(events, mesh), "", proof.shown())
+        trace = await trace_from(line, task.task_id)
+    show("", timeline(events, mesh), "", Text(trace_text(trace)), "", proof.shown())
     return proof
 
 

@@ -1,5 +1,7 @@
 """`mesh replay` and `mesh trace`: what a task's events say."""
 
+import json as jsonlib
+from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +13,17 @@ from mesh.cli.output import emit, show
 from mesh.errors import Invalid
 
 if TYPE_CHECKING:
-    from mesh.wire.v1.api_pb2 import StateAt
+    from mesh.client.line import Line
+    from mesh.core.envelope import Record
+    from mesh.replay.trace import Trace
+    from mesh.wire.v1.api_pb2 import Event, StateAt
     from mesh.wire.v1.gateway_pb2 import GetStateRequest
 
-__all__ = ["replay", "state_at"]
+__all__ = ["replay", "trace", "trace_from"]
+
+_PAGE = 500
+_RECORDED_S = 5.0
+_LOOK_S = 0.05
 
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="Id of the task.")]
 
@@ -41,7 +50,7 @@ def replay(
     if time is not None:
         request.time.FromDatetime(instant(time, "--time", direction=-1))
     folder = data_folder(data)
-    state = run(lambda: state_at(folder, request))
+    state = run(lambda: _state_at(folder, request))
     if json:
         emit(state)
         return
@@ -50,8 +59,75 @@ def replay(
     show(state_view(state))
 
 
-async def state_at(folder: Path, request: "GetStateRequest") -> "StateAt":
-    """The state at a point of a history, from the gateway."""
+def trace(task: TaskId, *, data: Data = None, json: Json = False) -> None:
+    """Draw a task's trace from its events: every hand-off, who worked on it, and for how long."""
+    from rich.text import Text
+
+    from mesh.cli.reach import gateway
+    from mesh.replay.trace_text import trace_json, trace_text
+
+    folder = data_folder(data)
+
+    async def draw() -> "Trace":
+        async with gateway(folder) as line:
+            return await trace_from(line, task)
+
+    drawn = run(draw)
+    if json:
+        print(jsonlib.dumps(trace_json(drawn), indent=2))
+    else:
+        show(Text(trace_text(drawn)))
+
+
+async def trace_from(line: "Line", task_id: str) -> "Trace":
+    """A task's trace, once the ledger has all that the log had of it when it was asked for.
+
+    Raises:
+        TaskUnknown: There is no such task.
+    """
+    import anyio
+
+    from mesh.replay.trace import trace_of
+    from mesh.wire.v1.gateway_pb2 import GetTaskRequest
+
+    task = await line.call(line.stub.GetTask, GetTaskRequest(task_id=task_id))
+    until = anyio.current_time() + _RECORDED_S
+    while True:
+        events = await _events(line, task_id)
+        whole = bool(events) and events[-1].position >= task.position
+        if whole or anyio.current_time() > until:
+            return trace_of([_record(event) for event in events if not event.fault])
+        await anyio.sleep(_LOOK_S)
+
+
+async def _events(line: "Line", task_id: str) -> "list[Event]":
+    from mesh.wire.v1.gateway_pb2 import ListEventsRequest
+
+    request = ListEventsRequest(task_id=task_id, page_size=_PAGE, with_raw=True)
+    events: list[Event] = []
+    while True:
+        reply = await line.call(line.stub.ListEvents, request)
+        events += reply.events
+        if not reply.next_page_token:
+            return events
+        request.page_token = reply.next_page_token
+
+
+def _record(event: "Event") -> "Record":
+    from mesh.core.envelope import Record
+    from mesh.wire.codec import decode
+
+    envelope = decode(event.raw)
+    return Record(
+        position=event.position,
+        stored_at=event.stored_at.ToDatetime(UTC),
+        subject=str(envelope.subject(event.shard)),
+        raw=event.raw,
+        envelope=envelope,
+    )
+
+
+async def _state_at(folder: Path, request: "GetStateRequest") -> "StateAt":
     from mesh.cli.reach import gateway
 
     async with gateway(folder) as line:

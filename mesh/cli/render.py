@@ -247,9 +247,10 @@ def agent_view(agent: Agent) -> list[Table | Text]:
         ),
         instances if agent.instances else Text("no instance is up", style="red"),
     ]
-    for each in card.inputs:
-        schema = json.dumps(MessageToDict(each.json_schema), indent=2) if each.json_schema else ""
-        views.append(Text(f"accepts {each.schema or 'any'} ({each.content_type})\n{schema}"))
+    for input_ in card.inputs:
+        schema = json.dumps(MessageToDict(input_.json_schema), indent=2)
+        views.append(Text(f"accepts {input_.schema or 'any'} ({input_.content_type})"))
+        views += [Text(schema)] if input_.HasField("json_schema") else []
     return views
 
 

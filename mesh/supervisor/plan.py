@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mesh.config import AgentEntry, Manifest
 from mesh.errors import Refused
 from mesh.supervisor.broker import BrokerPlan, healthy, leashed, nats_server
 from mesh.supervisor.service import Spec
+
+if TYPE_CHECKING:
+    from mesh.supervisor.runfile import Kind
 
 __all__ = ["Plan", "planned"]
 
@@ -86,7 +90,7 @@ class Plan:
         entry: AgentEntry | None = None,
         replica: int = 1,
     ) -> Spec:
-        kind = "agent" if entry else "gateway" if name == "gateway" else "ledger"
+        kind: Kind = "agent" if entry else "gateway" if name == "gateway" else "ledger"
         settings = {
             "MESH_NATS_URL": self.nats_url,
             "MESH_TENANT": self.manifest.mesh.tenant,
