@@ -19,7 +19,6 @@ __all__ = ["Connection", "open_nats"]
 
 _log = logging.getLogger(__name__)
 
-_FIRST_S = 10.0
 _CLOSE_S = 5.0
 _FINISH_S = 2.0
 _PING_S, _PINGS = 5, 2
@@ -47,17 +46,18 @@ class Connection(Client):
         while not self.is_connected:
             await self._up.wait()
 
-    async def open(self, url: str, name: str) -> None:
+    async def open(self, url: str, name: str, within_s: float) -> None:
         """Connect, within a bounded time.
 
         Args:
             url: One address or several with commas between, `nats://host:port`.
             name: What the broker shows for this client.
+            within_s: How long that may take, seconds.
 
         Raises:
             Unavailable: Nobody answers there, or does not let this process in.
         """
-        with anyio.move_on_after(_FIRST_S) as self._refused:
+        with anyio.move_on_after(within_s) as self._refused:
             await self.connect(
                 [part.strip() for part in url.split(",")],
                 name=name,
@@ -138,19 +138,20 @@ class Connection(Client):
 
 
 @asynccontextmanager
-async def open_nats(url: str, name: str) -> AsyncGenerator[Connection]:
+async def open_nats(url: str, name: str, *, within_s: float = 10.0) -> AsyncGenerator[Connection]:
     """A connection that reconnects for ever, 0.2 to 2 seconds with jitter between tries.
 
     Args:
         url: One address or several with commas between, `nats://host:port`.
         name: What the broker shows for this client.
+        within_s: How long the first connect may take, seconds.
 
     Raises:
-        Unavailable: The first connect did not succeed within ten seconds.
+        Unavailable: The first connect did not succeed in that time.
     """
     connection = Connection()
     try:
-        await connection.open(url, name)
+        await connection.open(url, name, within_s)
         yield connection
     finally:
         with anyio.move_on_after(_CLOSE_S, shield=True):
