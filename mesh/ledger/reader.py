@@ -71,7 +71,12 @@ class Reader:
         return tasks, rows[-1].order if len(rows) == limit else 0
 
     async def events(self, query: EventQuery) -> list[StoredEvent]:
-        """Events that match, ascending; the next page begins above the last one's position."""
+        """Events that match, ascending; the next page begins above the last one's position.
+
+        A query for a task reads the shard that the task lives in, whatever it names.
+        """
+        if query.task_id and (row := await self._store.row(rows_of.TASK, query.task_id)):
+            query = replace(query, shard=rows_of.place_of(row.order)[0])
         return await self._store.events(query)
 
     async def history(self, task_id: str, *, after: int = 0, to: int = 0) -> list[Record]:

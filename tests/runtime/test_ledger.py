@@ -331,6 +331,7 @@ async def test_shards_share_a_store_and_their_counts_add_up() -> None:
     assert sum([(await rig.store.count(f"s{n}"))[2] for n in range(3)]) == 150
     for number in range(1, 31):
         assert (await rig.reader.rebuilt(task_id(number))).same
+        assert len(await rig.reader.events(EventQuery(task_id=task_id(number)))) == 5
     assert [a.received for a in await rig.reader.activity()] == [30, 30]
     listed: list[str] = []
     seen = 0

@@ -8,11 +8,15 @@ import sys
 import anyio
 from surrealdb.connections.async_embedded import AsyncEmbeddedSurrealConnection
 
+from mesh.blob.inproc import InprocBlobs
+from mesh.bus.jetstream import open_bus, open_nats
+from mesh.clock import SystemClock, SystemIds
 from mesh.core import event as e
 from mesh.ledger.check import stored_events
+from mesh.ledger.recorder import Parts, Recorder
 from mesh.store.port import Checkpoint, Commit, Row, StoredEvent
 from mesh.store.surreal import open_surreal
-from tests.make import envelope, record
+from tests.make import TENANT, envelope, record
 
 
 def say(text: str, to: int = 1) -> None:
@@ -78,10 +82,43 @@ async def commit_unsynced(folder: str, commits: int) -> None:
     await anyio.to_thread.run_sync(sys.stdin.read)
 
 
+async def record_for_ever(folder: str, url: str) -> None:
+    """Record a log; tell each position after it was recorded."""
+    async with (
+        open_nats(url, "ledger") as connection,
+        open_bus(connection, tenant=TENANT) as bus,
+        open_surreal(folder, tenant=TENANT) as store,
+        anyio.create_task_group() as tasks,
+    ):
+        blobs = InprocBlobs()
+        recorder = Recorder(
+            Parts(
+                bus=bus,
+                store=store,
+                blobs_from=blobs,
+                blobs_to=blobs,
+                clock=SystemClock(),
+                ids=SystemIds(),
+                tenant=TENANT,
+                instance=f"ledger-{os.getpid()}",
+                batch=20,
+            )
+        )
+        tasks.start_soon(recorder.run, "s0")
+        position = 0
+        while True:
+            await recorder.wait_for(position + 1)
+            position = recorder.position("s0")
+            say(str(position))
+
+
 def main() -> None:
-    what, folder, number = sys.argv[1:4]
+    what, folder, argument = sys.argv[1:4]
+    if what == "record":
+        anyio.run(record_for_ever, folder, argument)
+        return
     run = {"commit": commit_for_ever, "some": commit_some, "unsynced": commit_unsynced}[what]
-    anyio.run(run, folder, int(number))
+    anyio.run(run, folder, int(argument))
 
 
 if __name__ == "__main__":

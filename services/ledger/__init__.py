@@ -1,0 +1,1 @@
+"""The ledger: records the log in the store, and answers questions about it."""
