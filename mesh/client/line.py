@@ -57,7 +57,7 @@ class Line:
         ids: IdSource,
         carrier: Callable[[], Mapping[str, str]],
     ) -> None:
-        self.stub: "GatewayServiceAsyncStub" = GatewayServiceStub(channel)
+        self.stub: GatewayServiceAsyncStub = GatewayServiceStub(channel)
         self.ids = ids
         self._peer = f"the gateway at `{address}`"
         self._patience_s = patience_s
@@ -104,6 +104,8 @@ class Line:
                     until = anyio.current_time() + self._patience_s
                 attempt += 1
                 await self._pause(error, attempt, until)
+            finally:
+                call.cancel()  # whoever stops reading early must not leave the stream open
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return tuple(self._carrier().items())

@@ -26,7 +26,7 @@ __all__ = ["DOMAIN", "MESSAGE_BYTES", "answer_of", "error_of", "rebuilt", "trans
 DOMAIN = "relay-mesh"
 MESSAGE_BYTES = 65 * 1024 * 1024
 """Most bytes of one gRPC message: the largest payload and what stands around it."""
-_TEXT_CHARS = 2000
+_TEXT_BYTES, _FIELD_BYTES = 1000, 300
 _STATUS_KEY = "grpc-status-details-bin"
 _NAMED = [getattr(errors, name) for name in errors.__all__ if name != "Verdict"]
 _KINDS: dict[str, type[MeshError]] = {kind.code: kind for kind in _NAMED}
@@ -42,11 +42,13 @@ _LOST = frozenset(
 def answer_of(error: MeshError, code: int) -> tuple[str, tuple[tuple[str, bytes], ...]]:
     """Text and trailing metadata of a call that ends with an error and status `code`.
 
-    The text is cut, because it travels in headers, which are small.
+    Both travel in headers, of which readers take 8 KiB in all, and a byte of the text may become
+    four on the way: what is long is cut.
     """
-    text = str(error)[:_TEXT_CHARS]
+    text = _cut(str(error), _TEXT_BYTES)
+    fields = {name: _cut(value, _FIELD_BYTES) for name, value in error.details().items()}
     packed = AnyMessage()
-    packed.Pack(ErrorInfo(reason=error.code, domain=DOMAIN, metadata=error.details()))
+    packed.Pack(ErrorInfo(reason=error.code, domain=DOMAIN, metadata=fields))
     status = Status(code=code, message=text, details=[packed])
     return text, ((_STATUS_KEY, status.SerializeToString()),)
 
@@ -81,6 +83,11 @@ def translated(peer: str = "the service") -> Generator[None]:
         yield
     except grpc.aio.AioRpcError as error:
         raise error_of(error, peer) from error
+
+
+def _cut(text: str, limit_bytes: int) -> str:
+    """A text that fits, whole characters only."""
+    return text.encode(errors="replace")[:limit_bytes].decode(errors="ignore")
 
 
 def _info(raw: bytes) -> ErrorInfo | None:
