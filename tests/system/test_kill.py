@@ -1,0 +1,124 @@
+"""Any process of the mesh may be killed at any moment: the work goes on, nothing is lost."""
+
+import os
+import random
+import signal
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+import pytest
+
+from mesh.clock import SystemClock
+from mesh.wire.v1.api_pb2 import Event, Task
+from tests.services.sample import DOCS, QUESTION
+from tests.system.mesh_rig import LiveMesh, live_mesh
+
+pytestmark = [pytest.mark.anyio, pytest.mark.live]
+
+AGENTS = ("planner", "reader", "writer", "critic")
+VICTIMS = (*AGENTS, "ledger", "gateway", "nats-server")
+SEED = 20261122
+REQUEST = {"question": QUESTION, "docs": DOCS}
+
+
+async def strike(
+    live: LiveMesh, task_id: str, victim: str, chance: random.Random
+) -> datetime | None:
+    """Kill the victim while an agent works on the task; when, None if the task was too fast."""
+    moment = victim if victim in AGENTS else chance.choice(AGENTS)
+    async for update in live.client.task(task_id).watch():
+        event = update.event
+        if event.kind == "task.work_started" and getattr(event, "from") == moment:
+            pid = pid_of(event) if victim in AGENTS else await live.pid(victim)
+            killed_at = SystemClock().now()
+            os.kill(pid, signal.SIGKILL)
+            return killed_at
+    return None
+
+
+async def counts(live: LiveMesh, task_id: str, victim: str, killed_at: datetime) -> bool:
+    """Whether the task was open when the victim died, and an agent's work on it unfinished."""
+    events = [e async for e in live.client.events(task_id=task_id)]
+    if events[-1].stored_at.ToDatetime(UTC) <= killed_at:
+        return False
+    if victim not in AGENTS:
+        return True
+    mine = [e for e in events if getattr(e, "from") == victim and e.kind == "task.work_started"]
+    return len({e.instance for e in mine}) == 2 and not _wrote_more(events, mine[0])
+
+
+def _wrote_more(events: list[Event], claim: Event) -> bool:
+    return any(e.instance == claim.instance and e.position > claim.position for e in events)
+
+
+async def test_every_task_completes_whoever_is_killed(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    chance = random.Random(SEED)
+    victims = [*VICTIMS] * (5 if pytestconfig.getoption("--bars") else 1)
+    victims = victims[:30]
+    chance.shuffle(victims)
+    task_ids: list[str] = []
+    counted: list[str] = []
+    async with live_mesh(tmp_path / "data") as live:
+        for victim in victims:
+            with anyio.fail_after(120):
+                task = await live.client.submit("planner", REQUEST)
+                task_ids.append(task.id)
+                killed_at = await strike(live, task.id, victim, chance)
+                result = await task.result()
+            assert result["stats"]["quotes"] > 0
+            await live.recorded()
+            if killed_at and await counts(live, task.id, victim, killed_at):
+                counted.append(victim)
+        await live.check_nothing_lost_or_doubled(task_ids)
+        tasks = [t async for t in live.client.tasks(states=("COMPLETED",))]
+        assert {t.task_id for t in tasks} == set(task_ids)
+    print(f"{len(counted)} of {len(victims)} kills counted")  # noqa: T201
+    assert set(counted) == set(VICTIMS)
+    assert len(counted) * 3 >= len(victims) * 2
+
+
+async def test_a_paused_agent_cannot_move_a_task_that_another_finished(tmp_path: Path) -> None:
+    manifest = tmp_path / "mesh.toml"
+    slow = Path(__file__).parent / "slow"
+    (tmp_path / "slow.py").write_text((slow / "slow.py").read_text())
+    manifest.write_text((slow / "mesh.toml").read_text() + "replicas = 2\n")
+    async with live_mesh(tmp_path / "data", manifest, {"SLOW_S": "3"}) as live:
+        task = await live.client.submit("planner", REQUEST)
+        with anyio.fail_after(90):
+            async for update in task.watch():
+                event = update.event
+                if event.kind == "task.work_started" and getattr(event, "from") == "critic":
+                    zombie = pid_of(event)
+                    os.kill(zombie, signal.SIGSTOP)
+                    break
+            try:
+                await task.result()
+                before = [e async for e in live.client.events(task_id=task.id)]
+            finally:
+                os.kill(zombie, signal.SIGCONT)
+            assert before[-1].kind == "task.completed"
+            assert pid_of(before[-1]) != zombie
+            log = await _said(live, zombie, "refused")
+        await live.check_nothing_lost_or_doubled([task.id])
+        after = [e async for e in live.client.events(task_id=task.id)]
+        assert [e.event_id for e in after] == [e.event_id for e in before]
+        assert task.id in log
+        assert (await task.info()).state == Task.State.COMPLETED
+
+
+def pid_of(event: Event) -> int:
+    """The process that wrote an event."""
+    return int(event.instance.partition("-")[0])
+
+
+async def _said(live: LiveMesh, pid: int, word: str) -> str:
+    """Wait for a word in the log of a process; gives the line."""
+    path = next(s["log"] for s in await live.services() if int(s["pid"]) == pid)
+    while True:
+        for line in (await anyio.Path(path).read_text()).splitlines():
+            if word in line:
+                return line
+        await anyio.sleep(0.05)
