@@ -106,7 +106,6 @@ class Tail:
             before = self._last
             try:
                 reason = await self._follow()
-                await self.check()
             except Unavailable as error:
                 reason = str(error)
             except HistoryCorrupt as error:
@@ -133,6 +132,8 @@ class Tail:
         await pull.open()
         try:
             await self._create(stream, name)
+            # After it was made: a consumer that outlives this check reads the log that was checked.
+            await self.check()
             while not (reason := await pull.fetch(name, self._batch)):
                 while len(self._ready) >= self._batch:
                     await self._changed.wait()
@@ -141,6 +142,7 @@ class Tail:
             await pull.close()
             await self._delete(stream, name)
         if self._jumped_to and self._last == start:
+            await self.check()
             raise HistoryCorrupt(
                 f"shard `{self._shard}`: after position {start} comes {self._jumped_to},"
                 f" {start + 1} is missing"
