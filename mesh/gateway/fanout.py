@@ -127,11 +127,6 @@ class Fanout:
         self._bus, self._tasks = bus, tasks
         self._feeds: dict[str, _Feed] = {}
 
-    @property
-    def shards(self) -> tuple[str, ...]:
-        """The shards that are followed now."""
-        return tuple(self._feeds)
-
     @asynccontextmanager
     async def subscribe(self, shard: str, task_id: str) -> AsyncGenerator[Subscription]:
         """Everything of a task that is stored from here on.

@@ -1,5 +1,5 @@
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -8,8 +8,10 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 
 from mesh.agent.payload import encode_value
+from mesh.bus.inproc import InprocBus
 from mesh.client import Mesh, TaskHandle, open_mesh
 from mesh.core import event as e
+from mesh.core.envelope import Record
 from mesh.core.payload import INLINE_LIMIT, PAYLOAD_LIMIT, Payload
 from mesh.errors import (
     AgentUnknown,
@@ -27,7 +29,7 @@ from mesh.errors import (
     Unavailable,
 )
 from mesh.wire.v1.api_pb2 import Task
-from tests.make import FAILURE
+from tests.make import FAILURE, TENANT
 from tests.services.door import Door
 
 
@@ -257,22 +259,38 @@ async def test_a_watch_goes_on_through_a_restart_of_the_gateway(door: Door) -> N
     assert states[-1] == Task.COMPLETED
 
 
+class FollowedBus(InprocBus):
+    """A bus that tells when its log is followed, and when no longer."""
+
+    def __init__(self) -> None:
+        super().__init__(tenant=TENANT)
+        self.opened, self.closed = anyio.Event(), anyio.Event()
+
+    @asynccontextmanager
+    async def tail(
+        self, shard: str, *, after: int, batch: int = 500
+    ) -> AsyncGenerator[AsyncIterator[list[Record]]]:
+        async with super().tail(shard, after=after, batch=batch) as batches:
+            self.opened.set()
+            try:
+                yield batches
+            finally:
+                self.closed.set()
+
+
 async def test_a_watcher_that_leaves_is_forgotten_by_the_gateway(door: Door) -> None:
+    bus = door.rig.bus = FollowedBus()
     async with (
         door.rig.agent("planner"),
-        door.open_gateway() as (address, desk),
+        door.open_gateway() as (address, _),
         open_mesh(address) as mesh,
     ):
         task = await mesh.submit("planner", {})
-        async with aclosing(task.watch()) as updates:
-            await anext(updates)
-            await anext(updates)
-            with anyio.fail_after(5):
-                while not desk.fanout.shards:
-                    await anyio.sleep(0.01)
         with anyio.fail_after(5):
-            while desk.fanout.shards:
-                await anyio.sleep(0.01)
+            async with aclosing(task.watch()) as updates:
+                await anext(updates)
+                await bus.opened.wait()
+            await bus.closed.wait()
 
 
 async def test_a_call_outlasts_a_gateway_that_is_gone_for_a_moment(door: Door) -> None:
