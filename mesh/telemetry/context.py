@@ -60,28 +60,23 @@ def stamped(envelope: Envelope, caller: TraceContext | None = None) -> Envelope:
     Pure, and stamping twice changes nothing.
 
     Args:
-        envelope: An event about to be appended; a trace that its context names goes on.
-        caller: Who submits, if the request came with a trace context: the trace is the caller's.
+        envelope: An event about to be appended; the trace that its context names goes on.
+        caller: Who asks for it, if the request came with a trace context: the trace is the
+            caller's. A caller's context may as well stand in the envelope already.
     """
-    own = span_id(envelope.event_id, SEND)
-    given = TraceParent.parse(caller.traceparent) if caller else None
+    if caller and TraceParent.parse(caller.traceparent):
+        envelope = replace(envelope, trace=replace(caller, mode=caller.mode or envelope.trace.mode))
     known = TraceParent.parse(envelope.trace.traceparent)
-    if known and known.span_id == own:
+    own, parent = context_of(envelope)
+    if known == own:
         return envelope
-    source = caller if caller and given else envelope.trace
-    before = given or known
-    parent = TraceParent(
-        before.trace_id if before else envelope.root_task_id,
-        own,
-        before.sampled if before else True,
-    )
+    remembered = "" if _computed(envelope) else parent
     trace = replace(
-        source,
-        traceparent=str(parent),
-        tracestate=_state(source.tracestate, given),
+        envelope.trace,
+        traceparent=str(own),
+        tracestate=_state(envelope.trace.tracestate, remembered),
         # What a caller sent becomes a header: neither a line break nor a book may come with it.
-        baggage=source.baggage if _BAGGAGE.fullmatch(source.baggage) else "",
-        mode=source.mode or envelope.trace.mode,
+        baggage=envelope.trace.baggage if _BAGGAGE.fullmatch(envelope.trace.baggage) else "",
     )
     return replace(envelope, trace=trace)
 
@@ -89,7 +84,8 @@ def stamped(envelope: Envelope, caller: TraceContext | None = None) -> Envelope:
 def context_of(envelope: Envelope) -> tuple[TraceParent, str]:
     """The context that an event was sent in, and its `send` span's parent ("" at a root).
 
-    Also of an event that nobody stamped: it then belongs to the trace of its root task.
+    Also of an event that nobody stamped: it then belongs to the trace that its context names, or
+    to that of its root task.
     """
     known = TraceParent.parse(envelope.trace.traceparent)
     own = TraceParent(
@@ -97,13 +93,25 @@ def context_of(envelope: Envelope) -> tuple[TraceParent, str]:
         span_id(envelope.event_id, SEND),
         known.sampled if known else True,
     )
-    if envelope.attempt and envelope.causation_id:
+    if _computed(envelope):
         return own, span_id(envelope.causation_id, PROCESS, envelope.attempt)
+    if known and known.span_id != own.span_id:
+        return own, "" if _inherited(envelope, known) else known.span_id
     return own, _caller_in(envelope.trace.tracestate)
 
 
-def _state(tracestate: str, caller: TraceParent | None) -> str:
-    entries = [f"{_OURS}{caller.span_id}"] if caller else []
+def _computed(envelope: Envelope) -> bool:
+    """Whether a run of a handler wrote it: its parent is then the run's span."""
+    return bool(envelope.attempt and envelope.causation_id)
+
+
+def _inherited(envelope: Envelope, known: TraceParent) -> bool:
+    """Whether the context is the one of the event that caused this one, not a caller's."""
+    return known.span_id == span_id(envelope.causation_id, SEND)
+
+
+def _state(tracestate: str, caller: str) -> str:
+    entries = [f"{_OURS}{caller}"] if caller else []
     for entry in tracestate.split(","):
         found = entry.strip(" \t")
         if _STATE_ENTRY.fullmatch(found) and not found.startswith(_OURS):

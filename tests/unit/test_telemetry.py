@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.core.envelope import Envelope, Record, Sender, TraceContext
-from mesh.core.event import HandedOff, TaskEvent, TaskSubmitted
+from mesh.core.event import CancelRequested, HandedOff, TaskEvent, TaskSubmitted
 from mesh.errors import Unavailable
 from mesh.telemetry import names
 from mesh.telemetry.context import PROCESS, SEND, TraceParent, context_of, span_id, stamped
@@ -64,6 +64,24 @@ def test_a_callers_trace_goes_on() -> None:
     assert made.trace.tracestate == f"mesh={'d' * 16},vendor=x"
     assert made.trace.baggage == "user=7"
     assert context_of(made)[1] == "d" * 16
+
+
+def test_a_callers_context_may_stand_in_the_envelope() -> None:
+    asked = replace(submitted(), trace=CALLER)
+    assert context_of(asked)[1] == "d" * 16
+    assert stamped(asked) == stamped(submitted(), CALLER)
+
+
+def test_what_the_gateway_adds_to_a_task_has_a_caller_or_no_parent() -> None:
+    first = stamped(submitted(), CALLER)
+    cancel = first.next(
+        CancelRequested(), event_id=HANDOFF, sender=Sender(agent="gateway"), occurred_at=NOW
+    )
+    other = TraceContext(traceparent=f"00-{'e' * 32}-{'f' * 16}-01")
+    for made, parent in ((cancel, ""), (replace(cancel, trace=other), "f" * 16)):
+        assert context_of(made)[1] == parent
+        assert context_of(stamped(made)) == context_of(made)
+    assert stamped(cancel).trace.traceparent.startswith(f"00-{'c' * 32}-")
 
 
 def test_the_next_event_stays_in_the_trace_and_is_another_span() -> None:
