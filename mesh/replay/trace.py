@@ -278,7 +278,7 @@ class _Drawing:
 def _runs(history: Sequence[Record], by_id: dict[str, Record]) -> dict[str, _Run]:
     """Runs by the ids of their events."""
     of_event: dict[str, _Run] = {}
-    of_key: dict[tuple[str, str, datetime | None], _Run] = {}
+    of_key: dict[tuple[str, int, tuple[str, datetime | None]], _Run] = {}
     for record in history:
         envelope = record.envelope
         if envelope is None or not envelope.attempt or envelope.causation_id not in by_id:
@@ -286,8 +286,9 @@ def _runs(history: Sequence[Record], by_id: dict[str, Record]) -> dict[str, _Run
         delivery = by_id[envelope.causation_id]
         if delivery.envelope is None or not isinstance(delivery.envelope.event, _OPENING):
             continue
-        # Only the start tells two runs of one process apart when one of them was given back.
-        key = (envelope.causation_id, envelope.sender.instance, envelope.started_at)
+        # The attempt alone is not enough: a run that was given back has the number of the next.
+        process = (envelope.sender.instance, envelope.started_at)
+        key = (envelope.causation_id, envelope.attempt, process)
         if key not in of_key and _only_gives_up(envelope, of_key.values()):
             continue
         run = of_key.setdefault(key, _Run(delivery))
