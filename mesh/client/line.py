@@ -90,8 +90,9 @@ class Line:
             MeshError: What the gateway answered.
             Unavailable: It was gone for longer than the patience.
         """
-        until, attempt = anyio.current_time() + self._patience_s, 0
+        until, attempt = 0.0, 0
         while True:
+            began = anyio.current_time()
             call = method(request(), metadata=self._metadata())
             try:
                 with translated(self._peer):
@@ -100,8 +101,9 @@ class Line:
                         yield found
                 return
             except (Unavailable, Unresolved) as error:
-                if not attempt:
-                    until = anyio.current_time() + self._patience_s
+                now = anyio.current_time()
+                if not attempt or now - began > self._patience_s:  # it stood, quietly
+                    until, attempt = now + self._patience_s, 0
                 attempt += 1
                 await self._pause(error, attempt, until)
             finally:
