@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
+    from mesh.ledger.recorder import Recorder
+
 EVENTS = 600
 """More than the part that is checked at start."""
 
@@ -186,29 +188,30 @@ async def test_an_event_that_is_another_one_in_the_log(rig: Rig) -> None:
 
 
 async def test_of_two_ledgers_one_stops(rig: Rig) -> None:
-    conflicts: list[CheckpointConflict] = []
+    recorders = [rig.recorder(), rig.recorder()]
+    stopped: dict[Recorder, CheckpointConflict] = {}
+    conflict, position = anyio.Event(), 0
 
-    async def run(recorder_rig: Rig) -> None:
+    async def run(recorder: Recorder) -> None:
         try:
-            await recorder_rig.recorder(batch=7).run("s0")
+            await recorder.run("s0")
         except CheckpointConflict as error:
-            conflicts.append(error)
+            stopped[recorder] = error
+            conflict.set()
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(run, rig)
-        tasks.start_soon(run, rig)
-        with anyio.fail_after(20):
-            number = 2000
-            while not conflicts:
-                number += 1
-                await rig.tell(*relay(number))
-            position = await rig.tell(*relay(3000))
-            while (await rig.store.checkpoint("s0")).position < position:
-                await anyio.lowlevel.checkpoint()
-        tasks.cancel_scope.cancel()
-    assert "another ledger writes to this store" in str(conflicts[0])
-    assert len(conflicts) == 1
-    assert (await verify(rig.store, "s0")).position == (await rig.bus.info())[0].last
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            for recorder in recorders:
+                tasks.start_soon(run, recorder)
+                await recorder.wait_for(EVENTS)
+            await rig.tell(relay(901)[0])
+            await conflict.wait()
+            position = await rig.tell(*relay(902))
+            (left,) = [recorder for recorder in recorders if recorder not in stopped]
+            await left.wait_for(position)
+            tasks.cancel_scope.cancel()
+    assert "another ledger writes to this store" in str(*stopped.values())
+    assert (await verify(rig.store, "s0")).position == position == EVENTS + 6
 
 
 class Rivalled(InprocStore):
