@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from mesh import errors
+import mesh.errors as errors
 from mesh.errors import MeshError
 from mesh.wire.rpc import answer_of
 

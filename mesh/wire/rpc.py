@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
-from mesh import errors
+import mesh.errors as errors
 from mesh.errors import MeshError, Unavailable
 
 __all__ = ["DOMAIN", "MESSAGE_BYTES", "answer_of", "error_of", "rebuilt", "translated"]
