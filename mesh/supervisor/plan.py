@@ -50,6 +50,15 @@ class Plan:
         """Where the ledger answers, HOST:PORT."""
         return f"127.0.0.1:{self.ledger_port}"
 
+    def check_ports(self) -> None:
+        """Make sure that nobody else listens where this mesh will.
+
+        Raises:
+            Refused: Somebody does; the text says which key to change.
+        """
+        _check_free(self.broker.port, "nats_port")
+        _check_free(self.gateway_port, "gateway_port")
+
     def broker_spec(self) -> Spec:
         """How nats-server runs."""
         command = [nats_server(self.environment.get("PATH")), "-c", str(self.broker.config_path)]
@@ -132,13 +141,8 @@ def planned(
         folder: Where the agents of the manifest are importable from.
         manifest_path: Where the manifest was read, for people; "" if it was not.
         environment: What the processes inherit.
-
-    Raises:
-        Refused: A port that the manifest asks for is taken.
     """
     mesh = manifest.mesh
-    _check_free(mesh.nats_port, "nats_port")
-    _check_free(mesh.gateway_port, "gateway_port")
     spare = _spare_ports(4)
     return Plan(
         data=data.resolve(),

@@ -110,12 +110,14 @@ async def supervised(plan: Plan, changed: Changed) -> AsyncGenerator[Supervisor]
     """Run a mesh for as long as the context lasts; `changed` is told of every change.
 
     Raises:
-        Refused: Another mesh runs on the data folder.
+        Refused: Another mesh runs on the data folder, or somebody listens on a port of the plan.
         ConfigError: A service does not come up.
     """
     (plan.data / "logs").mkdir(parents=True, exist_ok=True)
     with _owned(plan.data), _parent_pipe() as parent_fd:
+        # In this order: what a killed supervisor left holds the very ports we want.
         await end_leftovers(plan.data)
+        plan.check_ports()
         supervisor = Supervisor(plan, parent_fd, SystemClock(), changed)
         with unwrapped():
             async with anyio.create_task_group() as tasks:
@@ -133,7 +135,7 @@ async def serve(plan: Plan, changed: Changed, ready: Changed) -> None:
     """Run a mesh until this process is told to end; `ready` is told once all of it serves.
 
     Raises:
-        Refused: Another mesh runs on the data folder.
+        Refused: Another mesh runs on the data folder, or somebody listens on a port of the plan.
         ConfigError: A service does not come up.
     """
     async with until_signalled(), supervised(plan, changed) as supervisor:

@@ -1,0 +1,70 @@
+"""The demo, on folders of its own."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.system.local import Local
+
+pytestmark = pytest.mark.live
+
+QUESTION = "How long do cats sleep, and what do dogs eat?"
+TEXT = """\
+# Animals
+
+Cats sleep for thirteen hours a day, mostly while the sun shines.
+
+Dogs eat meat, and they eat bread when nobody looks.
+"""
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Local:
+    return Local(tmp_path)
+
+
+def test_the_demo_writes_a_brief_and_proves_it_twice(local: Local) -> None:
+    docs = local.folder / "docs"
+    docs.mkdir()
+    (docs / "animals.md").write_text(TEXT, encoding="utf-8")
+    (docs / "picture.md").write_bytes(bytes(range(256)) * 8)
+    before = {path.name for path in local.folder.iterdir()}
+    briefs: list[str] = []
+    for _ in range(2):
+        answer = local.ok("demo", "--question", QUESTION, "--docs", "docs")
+        briefs.append((local.folder / ".mesh-demo" / "brief.md").read_text(encoding="utf-8"))
+        pids = re.findall(r"^(?:planner|reader|writer|critic|ledger) +(\d+)", answer.out, re.M)
+        assert len(set(pids)) == 5
+        assert answer.out.count("✓") == 2
+        assert "invoke_agent critic" in answer.out
+    assert "they eat bread" in briefs[0]
+    assert briefs[0] == briefs[1]
+    assert {path.name for path in local.folder.iterdir()} - before == {".mesh-demo"}
+    assert not (local.folder / ".mesh-demo" / "mesh.json").exists()
+
+
+def test_the_brief_goes_where_it_is_wanted(local: Local) -> None:
+    docs = local.folder / "docs"
+    docs.mkdir()
+    (docs / "animals.md").write_text(TEXT, encoding="utf-8")
+    out = ["--out", "wanted", "--data", "elsewhere"]
+    local.ok("demo", "--question", QUESTION, "--docs", "docs", *out)
+    assert "they eat bread" in (local.folder / "wanted" / "brief.md").read_text(encoding="utf-8")
+    assert (local.folder / "elsewhere" / "logs").is_dir()
+    assert not (local.folder / ".mesh-demo").exists()
+
+
+def test_an_empty_folder_gives_a_clear_message(local: Local) -> None:
+    (local.folder / "empty").mkdir()
+    answer = local.mesh("demo", "--docs", "empty")
+    assert answer.code == 1
+    assert "no documents in" in answer.err
+    assert not (local.folder / ".mesh-demo" / "brief.md").exists()
+
+
+def test_a_missing_folder_is_a_mistake(local: Local) -> None:
+    answer = local.mesh("demo", "--docs", "nowhere")
+    assert answer.code == 2
+    assert "there is no folder nowhere" in answer.err
+    assert not (local.folder / ".mesh-demo").exists()
