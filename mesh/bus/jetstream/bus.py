@@ -27,7 +27,6 @@ from mesh.errors import Unavailable, Unresolved
 
 __all__ = ["BusOptions", "JetStreamBus", "open_bus"]
 
-_ENSURE_S = 30.0
 _HINTS_HELD = 256
 
 
@@ -195,7 +194,7 @@ async def open_bus(
             check_name(tenant),
             shards,
             limits={"num_replicas": replicas, "max_bytes": options.max_bytes},
-            deadline=anyio.current_time() + _ENSURE_S,
+            deadline=anyio.current_time() + options.open_s,
         )
         yield JetStreamBus(
             replies, tenant=tenant, shards=shards, clock=clock or SystemClock(), options=options

@@ -262,7 +262,7 @@ class JetStreamInbox:
                 self._leases.replies,
                 stream_name(self._tenant, shard),
                 agent_consumer(self._tenant, shard, self._agent, options.ack_wait_s),
-                anyio.current_time() + options.timeout_s,
+                anyio.current_time() + options.open_s,
             )
 
     def _receive(self, shard: str, message: Msg) -> None:

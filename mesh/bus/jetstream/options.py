@@ -11,6 +11,8 @@ class BusOptions:
 
     Attributes:
         timeout_s: Longest that one append, read or settlement takes, seconds.
+        open_s: Longest that it may take until streams and consumers are there, seconds; leaders
+            are elected meanwhile.
         ack_wait_s: How long a delivery is leased; the same for all replicas of an agent.
         beat_s: How often held deliveries are extended; well below `ack_wait_s`.
         pull_s: How long a pull request waits for messages.
@@ -19,6 +21,7 @@ class BusOptions:
     """
 
     timeout_s: float = 5.0
+    open_s: float = 30.0
     ack_wait_s: float = 10.0
     beat_s: float = 3.0
     pull_s: float = 30.0
