@@ -24,7 +24,7 @@ from mesh.testing.broker import Broker, open_broker, open_cluster
 from tests.contract.nats_client import connected
 
 STARTED = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
-TTL_S = 1.0
+TTL_S = 2.0  # renewed three times within it; a busy machine may miss one
 TEXT = InputType(schema="", content_type="text/plain")
 TICKET = InputType(
     schema="ticket.opened.v1", content_type="application/json", json_schema='{"type": "object"}'
@@ -159,7 +159,7 @@ class TestNatsKv(RegistryContract):
 
     async def test_who_lives_stays_longer_than_the_ttl(self, registry: NatsRegistry) -> None:
         async with registry.announce(card("reader"), presence("reader")):
-            with anyio.move_on_after(2.5 * TTL_S):
+            with anyio.move_on_after(2 * TTL_S):
                 while True:
                     assert await registry.presences() == [presence("reader")]
                     await anyio.sleep(TTL_S / 20)

