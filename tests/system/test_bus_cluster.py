@@ -70,9 +70,18 @@ async def test_a_read_right_after_an_append_is_complete(
             if len(records) != n + 1 or records[-1].position != at:
                 incomplete.append(at)
 
-    async with anyio.create_task_group() as group:
-        for n in range(6):
-            group.start_soon(work, buses[n % 3], buses[(n + n // 3) % 3])
+    async def load(bus: JetStreamBus) -> None:
+        """Replicas lag when they have something to do."""
+        make, task = Events(TENANT), new_task()
+        while True:
+            await bus.append([make.step(task, 20_000) for _ in range(20)], {})
+
+    async with anyio.create_task_group() as loads:
+        loads.start_soon(load, buses[0])
+        async with anyio.create_task_group() as group:
+            for n in range(6):
+                group.start_soon(work, buses[n % 3], buses[(n + n // 3) % 3])
+        loads.cancel_scope.cancel()
     assert incomplete == []
 
 
