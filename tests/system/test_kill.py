@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from mesh.client import TaskHandle
 from mesh.clock import SystemClock
 from mesh.wire.v1.api_pb2 import Event, Task
 from tests.services.sample import DOCS, QUESTION
@@ -86,14 +87,9 @@ async def test_a_paused_agent_cannot_move_a_task_that_another_finished(tmp_path:
     (tmp_path / "slow.py").write_text((slow / "slow.py").read_text())
     manifest.write_text((slow / "mesh.toml").read_text() + "replicas = 2\n")
     async with live_mesh(tmp_path / "data", manifest, {"SLOW_S": "3"}) as live:
-        task = await live.client.submit("planner", REQUEST)
         with anyio.fail_after(90):
-            async for update in task.watch():
-                event = update.event
-                if event.kind == "task.work_started" and getattr(event, "from") == "critic":
-                    zombie = pid_of(event)
-                    os.kill(zombie, signal.SIGSTOP)
-                    break
+            task = await live.client.submit("planner", REQUEST)
+            zombie = await paused(task, "critic")
             try:
                 await task.result()
                 before = [e async for e in live.client.events(task_id=task.id)]
@@ -107,6 +103,16 @@ async def test_a_paused_agent_cannot_move_a_task_that_another_finished(tmp_path:
         assert [e.event_id for e in after] == [e.event_id for e in before]
         assert task.id in log
         assert (await task.info()).state == Task.State.COMPLETED
+
+
+async def paused(task: TaskHandle, agent: str) -> int:
+    """Pause the process in which an agent works on a task; gives its pid."""
+    async for update in task.watch():
+        event = update.event
+        if event.kind == "task.work_started" and getattr(event, "from") == agent:
+            os.kill(pid_of(event), signal.SIGSTOP)
+            return pid_of(event)
+    raise AssertionError("the task ended before the agent was slow enough to claim it")
 
 
 def pid_of(event: Event) -> int:
