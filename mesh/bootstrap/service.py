@@ -30,19 +30,19 @@ def run_agent(agent: "Agent") -> NoReturn:
 
     The settings come from the environment (`MESH_*`); see `mesh.config.Config`.
     """
-    sys.exit(_lived(agent.name, partial(_agent, agent=agent)))
+    _end(_lived(agent.name, partial(_agent, agent=agent)))
 
 
 def run_ledger() -> NoReturn:
     """Serve the ledger until SIGTERM or SIGINT; ends the process."""
     # The engine reads it once, when it is loaded: without it a power loss loses commits.
     os.environ["SURREAL_SYNC_DATA"] = "true"
-    sys.exit(_lived("ledger", _ledger))
+    _end(_lived("ledger", _ledger))
 
 
 def run_gateway() -> NoReturn:
     """Serve the gateway until SIGTERM or SIGINT; ends the process."""
-    sys.exit(_lived("gateway", _gateway))
+    _end(_lived("gateway", _gateway))
 
 
 def load_agent(reference: str, name: str = "") -> "Agent":
@@ -80,6 +80,18 @@ def load_agent(reference: str, name: str = "") -> "Agent":
             f" `{name}`; write [agents.{agent.name}]"
         )
     return agent
+
+
+def _end(code: int) -> NoReturn:
+    """End the process, now: everything is closed and stored.
+
+    A handler's thread that was given up would keep it alive for as long as it likes, and the
+    embedded database may abort in its own clean-up.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _lived(service: str, main: Main) -> int:

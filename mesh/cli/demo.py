@@ -82,12 +82,17 @@ async def _demo(plan: "Plan", request: dict[str, str]) -> "tuple[Task, Proof | N
     from mesh.cli.reach import line_to
     from mesh.supervisor import supervised, until_signalled
 
+    ending: list[bool] = []
     async with until_signalled(), AsyncExitStack() as stack:
         with busy("starting …") as progress:
 
             def changed(mesh: "MeshRun") -> None:
-                waiting = [each.name for each in mesh.services if each.state != "running"]
+                states = {each.name: each.state for each in mesh.services}
+                waiting = [name for name, state in states.items() if state != "running"]
                 progress(f"starting {', '.join(waiting)} …")
+                if "stopping" in states.values() and not ending:
+                    ending.append(True)
+                    say("stopping …")
 
             supervisor = await stack.enter_async_context(supervised(plan, changed))
         mesh = supervisor.run

@@ -88,10 +88,14 @@ class Service:
         )
 
     async def keep(self) -> None:
-        """Run the process, again and again, until `stop`."""
+        """Run the process, again and again, until `stop`, which alone ends it.
+
+        Being cancelled does not: whoever cancels still wants the process to stop in order.
+        """
         self._over = anyio.Event()
         try:
-            await self._keep()
+            with anyio.CancelScope(shield=True):
+                await self._keep()
         finally:
             self._over.set()
 

@@ -65,6 +65,9 @@ def test_up_and_down_leave_only_the_data_folder(local: Local) -> None:
     assert all(each.process.alive for each in run.services)
     local.ok("down")
     assert not any(each.alive for each in processes(run))
+    for each in run.services:
+        if each.kind != "broker":
+            assert Path(each.log).read_text(encoding="utf-8").endswith(": stopped\n")
     for address in (run.gateway, run.ledger, run.nats_url.removeprefix("nats://")):
         host, _, port = address.partition(":")
         with pytest.raises(ConnectionRefusedError):
@@ -163,6 +166,9 @@ def test_up_in_the_foreground_ends_when_it_is_told(local: Local, number: signal.
         up.send_signal(number)
         _, rest = up.communicate(timeout=TIMEOUT_S)
         assert up.returncode == 0, rest
+        for each in run.services:
+            if each.kind != "broker":
+                assert Path(each.log).read_text(encoding="utf-8").endswith(": stopped\n")
         assert not any(each.alive for each in processes(run))
     finally:
         up.kill()
