@@ -35,6 +35,8 @@ __all__ = ["SurrealStore", "open_surreal"]
 _EMBEDDED = "surrealkv://"
 _REMOTE = ("ws://", "wss://")
 _ANSWER_S = 30.0
+_LOST = (SurrealError, WebSocketException, OSError, RuntimeError, KeyError)
+"""What the SDK raises; RuntimeError for all of the embedded engine, KeyError when a socket dies."""
 _CLOCKS_S = 60.0
 """How far the broker's time may run backwards along the log, when its leader changes."""
 _END = 2**53 - 1
@@ -282,10 +284,10 @@ class _Link:
                 raise
             self._db = None
             raise Unavailable(f"store at {self._url}: the connection was lost") from None
-        except (SurrealError, WebSocketException, OSError, RuntimeError) as error:
+        except _LOST as error:
             if self.remote:
                 self._db = None
-            raise Unavailable(f"store at {self._url}: {error}") from error
+            raise Unavailable(f"store at {self._url}: {error!r}") from error
         return _results(reply)
 
     async def close(self) -> None:

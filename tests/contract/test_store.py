@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.typing import Subprotocol
 
-from mesh.errors import CheckpointConflict, ConfigError, HistoryCorrupt, StoreLocked
+from mesh.errors import CheckpointConflict, ConfigError, HistoryCorrupt, StoreLocked, Unavailable
 from mesh.store.inproc import InprocStore
 from mesh.store.port import Checkpoint, Commit, EventQuery, Row
 from mesh.store.surreal import open_surreal
+from mesh.testing.broker import free_ports
 from tests.contract.store_sample import START, after, commit, id_of, story
 
 if TYPE_CHECKING:
@@ -313,6 +316,26 @@ class TestEmbeddedSurrealStore(StoreContract):
                 with pytest.raises(Exception, match="append-only"):
                     await store.execute(sql)
             assert await store.events(EventQuery()) == story()
+
+
+async def test_a_server_that_hangs_up_in_the_middle_is_unavailable() -> None:
+    async def hang_up(socket: ServerConnection) -> None:
+        await socket.recv()
+
+    async with serve(
+        hang_up, "127.0.0.1", 0, subprotocols=[Subprotocol("cbor")], max_size=None
+    ) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        with anyio.fail_after(10), pytest.raises(Unavailable, match=f"127.0.0.1:{port}"):
+            async with open_surreal(f"ws://127.0.0.1:{port}"):
+                pytest.fail("opened")
+
+
+async def test_a_server_that_is_not_there_is_unavailable() -> None:
+    (port,) = free_ports(1)
+    with anyio.fail_after(10), pytest.raises(Unavailable, match=f"127.0.0.1:{port}"):
+        async with open_surreal(f"ws://127.0.0.1:{port}"):
+            pytest.fail("opened")
 
 
 def open_files(folder: Path) -> list[str]:
