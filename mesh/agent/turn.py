@@ -190,7 +190,8 @@ class Turn:
         telemetry = self._ports.telemetry
         with ExitStack() as spans:
             for envelope in envelopes:
-                spans.enter_context(telemetry.span(sending(envelope, self.delivery.shard)))
+                if envelope.to != LOG:  # a fact is sent to nobody
+                    spans.enter_context(telemetry.span(sending(envelope, self.delivery.shard)))
             telemetry.count(SENT, len(envelopes))
             return await self._ports.bus.append(envelopes, {self.cause.task_id: self.task.moved})
 

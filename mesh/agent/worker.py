@@ -163,6 +163,8 @@ class Worker:
         verdict = await turn.judge()
         if verdict in (Next.ACK, Next.DROP):
             return verdict, None
+        if turn.delivery.redelivered and turn.attempt > self._limits.attempts:
+            return await self._give_up(turn), None
         telemetry, record = self._ports.telemetry, turn.delivery.record
         waited = self._ports.clock.now() - record.stored_at
         telemetry.record(DELIVERY_WAIT_S, max(0.0, waited.total_seconds()))
@@ -176,8 +178,6 @@ class Worker:
 
     async def _take_up(self, turn: Turn, verdict: Next) -> tuple[Next, float | None]:
         if turn.delivery.redelivered:
-            if turn.attempt > self._limits.attempts:
-                return await self._give_up(turn), None
             claimed = await turn.claim_first()
             if claimed is not Next.GO_ON:
                 return claimed, None

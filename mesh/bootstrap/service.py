@@ -157,7 +157,9 @@ async def _gateway(config: "Config", life: "Life") -> None:
             archive=opened.archive,
             clock=opened.clock,
             ids=opened.ids,
+            telemetry=opened.telemetry,
             tenant=config.tenant,
+            shards=config.shards,
             instance=opened.instance,
         )
         async with (

@@ -18,7 +18,7 @@ from mesh.core.envelope import DEFAULT_MAX_HOPS, Envelope, Sender, TraceContext
 from mesh.core.event import Redriven, TaskEvent
 from mesh.core.ids import derived_id, keyed_task_id
 from mesh.core.payload import Payload
-from mesh.core.subject import RESERVED, check_name
+from mesh.core.subject import RESERVED, check_name, shard_of
 from mesh.core.task import EMPTY, Task
 from mesh.errors import (
     AgentUnknown,
@@ -33,6 +33,9 @@ from mesh.gateway.fanout import Fanout, open_fanout
 from mesh.gateway.reading import Archive, Point, Reading, read, state_at
 from mesh.gateway.submission import Submission, Submitted, first_agent, same_input
 from mesh.registry.port import Registry
+from mesh.telemetry.context import stamped
+from mesh.telemetry.names import SENT, sending
+from mesh.telemetry.port import Telemetry
 
 __all__ = ["Desk", "Parts", "open_desk"]
 
@@ -52,7 +55,9 @@ class Parts:
     archive: Archive
     clock: Clock
     ids: IdSource
+    telemetry: Telemetry
     tenant: str
+    shards: int
     instance: str
     settle_s: float = 15.0
     known_agents: set[str] = field(default_factory=set[str])
@@ -213,7 +218,7 @@ class Desk:
         event = decide.submit(
             EMPTY, input=payload, objective=submission.objective, key=submission.key
         )
-        return Envelope(
+        envelope = Envelope(
             event_id=derived_id(task_id, event.kind),
             tenant=self.parts.tenant,
             task_id=task_id,
@@ -227,8 +232,8 @@ class Desk:
             priority=submission.priority,
             deadline=submission.deadline,
             labels=dict(submission.labels),
-            trace=submission.trace,
         )
+        return stamped(envelope, submission.trace)
 
     def _sender(self) -> Sender:
         return Sender(agent=GATEWAY, instance=self.parts.instance)
@@ -246,7 +251,7 @@ class Desk:
             event, event_id=event_id, sender=self._sender(), occurred_at=self.parts.clock.now()
         )
         hops = reading.task.hops
-        return replace(envelope, to=to, hop=hops, trace=trace or envelope.trace)
+        return stamped(replace(envelope, to=to, hop=hops), trace)
 
     async def _move(self, task_id: str, request: Callable[[Reading], Envelope | None]) -> Reading:
         """Read, decide, append; decide anew as long as somebody else moves the task first."""
@@ -266,14 +271,16 @@ class Desk:
                 return await self.read(task_id)
 
     async def _append(self, envelope: Envelope, *, expected: int) -> None:
-        fence = {envelope.task_id: expected}
-        await settle(
-            self.parts.bus,
-            [envelope],
-            fence,
-            deadline_s=self.parts.settle_s,
-            jitter=self.parts.ids.random,
-        )
+        parts = self.parts
+        parts.telemetry.count(SENT)
+        with parts.telemetry.span(sending(envelope, shard_of(envelope.root_task_id, parts.shards))):
+            await settle(
+                parts.bus,
+                [envelope],
+                {envelope.task_id: expected},
+                deadline_s=parts.settle_s,
+                jitter=parts.ids.random,
+            )
 
 
 def _dead_input(reading: Reading) -> Payload | None:

@@ -15,6 +15,7 @@ from mesh.gateway.desk import Desk, Parts, open_desk
 from mesh.gateway.submission import Submission
 from mesh.registry.inproc import InprocRegistry
 from mesh.registry.port import Card, InputType, Presence
+from mesh.telemetry.inproc import NoTelemetry
 from mesh.testing.clock import ManualClock, ManualIds
 from tests.make import START, TENANT
 
@@ -41,6 +42,7 @@ class GatewayRig:
 
     def __init__(self, *, shards: int = 1) -> None:
         self.clock = ManualClock()
+        self.shards = shards
         self.bus = InprocBus(tenant=TENANT, clock=self.clock, shards=shards)
         self.blobs = InprocBlobs()
         self.registry = InprocRegistry()
@@ -58,6 +60,8 @@ class GatewayRig:
             archive=self.archive,
             clock=self.clock,
             ids=ManualIds(0xAA00 + self._gateways),
+            telemetry=NoTelemetry(),
+            shards=self.shards,
             tenant=TENANT,
             instance=f"{self._gateways}-gateway",
             settle_s=2.0,

@@ -23,6 +23,7 @@ from mesh.gateway.desk import Parts, open_desk
 from mesh.registry.nats_kv import nats_registry
 from mesh.registry.port import Card, Presence
 from mesh.store.grpc import GrpcArchive, open_ledger_channel
+from mesh.telemetry.inproc import NoTelemetry
 from mesh.testing.broker import Broker, open_broker
 from tests.make import START, TENANT
 
@@ -56,7 +57,9 @@ async def open_gateway(broker: Broker) -> AsyncGenerator[tuple[Mesh, Bus]]:
             archive=GrpcArchive(ledger),
             clock=SystemClock(),
             ids=IDS,
+            telemetry=NoTelemetry(),
             tenant=TENANT,
+            shards=1,
             instance=IDS.fresh(),
         )
         async with (
