@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import anyio
 import grpc
@@ -13,9 +14,12 @@ from mesh.client.line import CHANNEL_OPTIONS, Line
 from mesh.supervisor import MeshRun
 from mesh.wire.rpc import translated
 from mesh.wire.v1.api_pb2 import Event
-from mesh.wire.v1.gateway_pb2 import GetStateRequest, GetStatusRequest, ShardStatus
+from mesh.wire.v1.gateway_pb2 import GetStateRequest, GetStatusRequest
 from mesh.wire.v1.ledger_pb2 import GetCheckpointRequest
 from mesh.wire.v1.ledger_pb2_grpc import LedgerServiceStub
+
+if TYPE_CHECKING:
+    from mesh.wire.v1.ledger_pb2_grpc import LedgerServiceAsyncStub
 
 __all__ = ["Proof", "move_text", "pid_of", "proven", "timeline"]
 
@@ -104,32 +108,34 @@ async def proven(line: Line, run: MeshRun, task_id: str) -> Proof:
     Raises:
         Unavailable: Gateway or ledger do not answer.
     """
-    shards = await _caught_up(line)
-    live = await line.call(line.stub.GetState, GetStateRequest(task_id=task_id))
     async with grpc.aio.insecure_channel(run.ledger, options=CHANNEL_OPTIONS) as channel:
         ledger = LedgerServiceStub(channel)
         with translated("the ledger"):
-            stored = 0
-            for shard in shards:
-                request = GetCheckpointRequest(shard=shard.shard)
-                stored += (await ledger.GetCheckpoint(request)).count
+            log_events, stored_events = await _counted(line, ledger)
             rebuilt = await ledger.GetState(GetStateRequest(task_id=task_id))
+    live = await line.call(line.stub.GetState, GetStateRequest(task_id=task_id))
     return Proof(
-        log_events=sum(shard.log_last - shard.log_first + 1 for shard in shards if shard.log_last),
-        stored_events=stored,
+        log_events=log_events,
+        stored_events=stored_events,
         live_sha256=live.state_sha256,
         rebuilt_sha256=rebuilt.state_sha256,
     )
 
 
-async def _caught_up(line: Line) -> Sequence[ShardStatus]:
-    """The shards, once the ledger has all of their log; as they are if that takes too long."""
+async def _counted(line: Line, ledger: "LedgerServiceAsyncStub") -> tuple[int, int]:
+    """Events on the log and in the database, once the ledger is where the log is.
+
+    If that takes too long, as they are: then the proof fails, as it should.
+    """
     until = anyio.current_time() + _CAUGHT_UP_S
     while True:
         shards = (await line.call(line.stub.GetStatus, GetStatusRequest())).shards
-        behind = any(shard.checkpoint < shard.log_last for shard in shards)
-        if not behind or anyio.current_time() > until:
-            return shards
+        asked = [GetCheckpointRequest(shard=shard.shard) for shard in shards]
+        checkpoints = [await ledger.GetCheckpoint(request) for request in asked]
+        level = [shard.log_last for shard in shards] == [each.position for each in checkpoints]
+        if level or anyio.current_time() > until:
+            on_log = sum(s.log_last - s.log_first + 1 for s in shards if s.log_last)
+            return on_log, sum(each.count for each in checkpoints)
         await anyio.sleep(_LOOK_S)
 
 

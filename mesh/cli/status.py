@@ -49,6 +49,8 @@ def _services(mesh: MeshRun) -> RenderableType:
 
 
 def _shards(reply: GetStatusResponse) -> RenderableType:
+    if reply.ledger_error:
+        return Text(f"ledger: {reply.ledger_error}", style="red")
     table = columns("SHARD", "LOG", "LEDGER", "BEHIND", "COPIES")
     for each in reply.shards:
         table.add_row(

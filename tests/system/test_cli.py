@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import mesh
 from tests.system.local import COMMAND, Local, running
 
 pytestmark = pytest.mark.live
@@ -14,8 +15,8 @@ pytestmark = pytest.mark.live
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Generator[Local]:
-    with running(Local(tmp_path_factory.mktemp("mesh"))) as mesh:
-        yield mesh
+    with running(Local(tmp_path_factory.mktemp("mesh"))) as started:
+        yield started
 
 
 def test_help_answers_at_once() -> None:
@@ -183,6 +184,12 @@ def test_a_running_task_is_cancelled(local: Local) -> None:
     with_end = ["task", "submit", "greeter", "--input", '{"name": "slow"}', "--id", task_id]
     ended = local.mesh(*with_end, "--wait", "--json")
     assert (ended.code, ended.json["state"]) == (1, "CANCELED")
+
+
+def test_a_program_connects_by_the_data_folder(local: Local) -> None:
+    with mesh.connect_blocking(data=local.data) as connected:
+        task = connected.submit("greeter", {"name": "program"})
+        assert task.result(timeout_s=30) == {"said": "HELLO PROGRAM", "count": 1}
 
 
 def test_agents_are_listed_and_shown(local: Local) -> None:
