@@ -10,7 +10,7 @@ the next batch (`workers=1`, the default), or through a queue to that many worke
 
 # pyright: reportMissingImports=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportUntypedFunctionDecorator=false
+# pyright: reportUntypedFunctionDecorator=false, reportUnknownParameterType=false
 # FastStream is there only after `make bench` has installed it; the type checks run without it.
 
 from collections import defaultdict
