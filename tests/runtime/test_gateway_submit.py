@@ -212,7 +212,7 @@ async def test_a_malformed_request_id_is_refused(rig: GatewayRig) -> None:
 async def test_a_key_is_known_after_the_log_forgot_its_task(rig: GatewayRig) -> None:
     async with rig.desks(2) as (one, other):
         first = await one.submit(submission(key="k"))
-        await rig.forget(first.task.task_id)
+        await rig.forget(first.task.task_id, ids_too=True)
         again = await other.submit(submission(key="k"))
         assert again.duplicate
         assert again.task == first.task

@@ -228,8 +228,7 @@ async def test_a_watcher_that_is_too_slow_reads_the_log_instead(
     updates = watch(desk, task_id)
     seen: list[Update] = []
     async with aclosing(updates):
-        for _ in range(2):
-            seen.append(await anext(updates))
+        seen += [await anext(updates), await anext(updates)]
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_next_into, updates, seen)  # subscribes, and waits
             await anyio.wait_all_tasks_blocked()
@@ -238,13 +237,33 @@ async def test_a_watcher_that_is_too_slow_reads_the_log_instead(
             await rig.act(task_id, e.ProgressReported(text=str(ordinal)))
         await anyio.wait_all_tasks_blocked()
         await rig.act(task_id, e.Completed(result=RESULT))
-        async for update in updates:
-            seen.append(update)
+        with anyio.fail_after(10):
+            seen += [update async for update in updates]
     assert positions(seen) == [r.position for r in await rig.bus.history(task_id)]
 
 
 async def _next_into(updates: AsyncGenerator[Update], into: list[Update]) -> None:
     into.append(await anext(updates))
+
+
+async def test_what_happens_between_the_read_and_the_subscription_is_not_missed(
+    rig: GatewayRig, desk: Desk
+) -> None:
+    task_id, other = await begun(desk), await begun(desk)
+    seen: list[Update] = []
+    others: list[Update] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watched, desk, other, 0, others)  # so that the shard is followed already
+        await anyio.wait_all_tasks_blocked()
+        updates = watch(desk, task_id)
+        async with aclosing(updates):
+            await anext(updates)  # it has read, and not subscribed
+            await rig.act(task_id, e.WorkStarted())
+            await anyio.wait_all_tasks_blocked()
+            with anyio.fail_after(5):
+                seen += [await anext(updates), await anext(updates)]
+        tasks.cancel_scope.cancel()
+    assert positions(seen) == [r.position for r in await rig.bus.history(task_id)]
 
 
 async def test_an_overflowing_subscription_says_that_something_is_missing(
