@@ -10,7 +10,7 @@ from mesh.core import event as e
 from mesh.core.task import State
 from tests.make import TENANT
 from tests.runtime.rig import FAST, Rig, run_worker, running
-from tests.runtime.sample_agent import echo, holding
+from tests.runtime.sample_agent import echo, failing, holding
 
 pytestmark = pytest.mark.anyio
 
