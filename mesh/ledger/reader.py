@@ -15,7 +15,6 @@ from mesh.wire.codec import decode_task, state_sha256
 __all__ = ["Reader", "Rebuilt"]
 
 _PAGE = 1000
-_KNOWN = [state.value for state in State if state is not State.UNKNOWN]
 _COUNTERS = [f.name for f in fields(Activity) if f.name not in {"agent", "last_position"}]
 
 
@@ -61,14 +60,17 @@ class Reader:
             states: Only these; empty for all.
             agent: Only those that it owns, or owned last; "" for all.
             before: Token of the page, 0 for the first.
-            limit: Most tasks of a page, >= 1.
+            limit: Most tasks of a page, >= 1. A page may have fewer and still not be the last.
         """
-        tags = {"state": [state.value for state in states] or _KNOWN}
+        tags: dict[str, list[str]] = {}
+        if states:
+            tags["state"] = [state.value for state in states]
         if agent:
             tags["owner"] = [agent]
         rows = await self._store.rows(rows_of.TASK, tags=tags, before=before, limit=limit)
         tasks = [decode_task(row.state) for row in rows if row.state is not None]
-        return tasks, rows[-1].order if len(rows) == limit else 0
+        known = [task for task in tasks if task.state is not State.UNKNOWN]
+        return known, rows[-1].order if len(rows) == limit else 0
 
     async def events(self, query: EventQuery) -> list[StoredEvent]:
         """Events that match, ascending; the next page begins above the last one's position.

@@ -16,6 +16,7 @@ import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from itertools import product
 from typing import Any
 
 import anyio
@@ -50,6 +51,8 @@ DEFINE EVENT IF NOT EXISTS append_only ON event WHEN $event != 'CREATE'
     THEN { THROW 'mesh:append-only' };
 DEFINE TABLE IF NOT EXISTS row SCHEMALESS;
 DEFINE INDEX IF NOT EXISTS row_rank ON row FIELDS projection, rank;
+DEFINE INDEX IF NOT EXISTS row_state ON row FIELDS projection, tags.state, rank;
+DEFINE INDEX IF NOT EXISTS row_owner ON row FIELDS projection, tags.owner, rank;
 DEFINE TABLE IF NOT EXISTS checkpoint SCHEMALESS;
 """
 _COMMIT = """
@@ -202,18 +205,29 @@ class SurrealStore:
         self, projection: str, *, tags: dict[str, list[str]], before: int = 0, limit: int = 100
     ) -> list[Row]:
         """Rows in descending `order`; see `Store.rows`."""
-        values: dict[str, Any] = {"projection": projection, "limit": limit, "above": -_END}
-        if before:
-            values["above"] = -before
+        if any(not _NAME.fullmatch(name) for name in tags):
+            raise ValueError(f"tags {list(tags)} are not all of the letters a-z and _")
+        found: list[Row] = []
+        # One value of each tag at a time: only then every index has its rows in order of rank.
+        for values in product(*tags.values()):
+            one = dict(zip(tags, values, strict=True))
+            found += await self._rows(projection, one, before, limit)
+        return sorted(found, key=lambda row: row.order, reverse=True)[:limit]
+
+    async def _rows(
+        self, projection: str, tags: dict[str, str], before: int, limit: int
+    ) -> list[Row]:
         sql = f"SELECT {column.ROW} FROM row WHERE projection = $projection AND rank > $above"
-        for name, wanted in tags.items():
-            if not _NAME.fullmatch(name):
-                raise ValueError(f"tag `{name}` is not of the letters a-z and _")
-            sql += f" AND tags.{name} IN $tag_{name}"
-            values[f"tag_{name}"] = wanted
-        # The embedded engine walks the index in order of rank and stops at the limit; asked to
+        sql += "".join(f" AND tags.{name} = $tag_{name}" for name in tags)
+        # The embedded engine walks an index in order of rank and stops at the limit; asked to
         # sort, it reads every row. A server may walk it in several threads and has to sort.
         order = " ORDER BY rank" if self._link.remote else ""
+        values = {
+            "projection": projection,
+            "above": -before if before else -_END,
+            "limit": limit,
+            **{f"tag_{name}": value for name, value in tags.items()},
+        }
         found = await self._one(f"{sql}{order} LIMIT $limit", values)
         return [column.read_row(row) for row in found]
 

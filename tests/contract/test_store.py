@@ -221,6 +221,14 @@ class StoreContract:
         assert await keys(state=["OPEN"], limit=3) == [30, 27, 24]
         assert await keys(state=["OPEN"], before=24 * 1024, limit=2) == [21, 18]
         assert await keys(state=["OPEN", "DONE"], owner=["a1"], limit=3) == [29, 27, 25]
+        assert await keys(state=["OPEN", "DONE"], limit=4) == [30, 29, 28, 27]
+        assert await keys(state=["DONE", "OPEN"], owner=["a0", "a1"], before=5 * 1024) == [
+            4,
+            3,
+            2,
+            1,
+        ]
+        assert await keys(owner=["a0"], limit=2) == [30, 28]
         assert await keys(state=["NONE"]) == []
         assert [row.key for row in await store.rows("agent", tags={})] == ["k1"]
 
