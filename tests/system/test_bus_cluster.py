@@ -11,6 +11,7 @@ import pytest
 
 from mesh.bus.jetstream import BusOptions, JetStreamBus, open_bus, open_nats
 from mesh.bus.settle import settle
+from mesh.core.envelope import Envelope
 from mesh.errors import StreamDrifted
 from mesh.testing.broker import Cluster, open_cluster
 from tests.contract.bus_append import AppendContract
@@ -133,3 +134,26 @@ async def test_no_event_is_lost_when_the_leader_dies(tmp_path: Path) -> None:
             while len(ids) < count:
                 ids += [r.envelope.task_id for r in await anext(tail) if r.envelope]
     assert sorted(ids) == sorted(tasks)
+
+
+async def test_a_client_of_a_broker_that_hangs_goes_to_another_one(tmp_path: Path) -> None:
+    """Also when more is waiting to be sent than the connection takes."""
+    make, task = Events("hung"), new_task()
+    async with (
+        open_cluster(tmp_path) as cluster,
+        open_nats(cluster.url, "test") as nc,
+        open_bus(nc, tenant="hung", replicas=3) as bus,
+    ):
+        uri = nc.connected_url
+        stuck = next(b for b in cluster.brokers if uri and b.port == uri.port)
+        stuck.stop()
+        batches = [[make.step(task, 500_000)] for _ in range(40)]
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as group:
+                for batch in batches:
+                    group.start_soon(_settled, bus, batch)
+        assert len(await bus.history(task, root_task_id=task)) == len(batches)
+
+
+async def _settled(bus: JetStreamBus, batch: list[Envelope]) -> None:
+    await settle(bus, batch, {}, deadline_s=50)

@@ -10,6 +10,7 @@ import anyio
 from nats.aio.client import Client, Server
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport
 from nats.errors import AuthorizationError
 
 from mesh.core.backoff import Backoff
@@ -42,8 +43,17 @@ class Connection(Client):
         self.last_reason = ""
 
     async def until_connected(self) -> None:
-        """Return as soon as it is connected; for ever if that never comes."""
+        """Return as soon as it is connected, however long that takes.
+
+        Raises:
+            Unavailable: The connection is closed for good: by this process, or by a broker that
+                does not let it in any more.
+        """
         while not self.is_connected:
+            if self.is_closed:
+                raise Unavailable(f"the connection to NATS is closed: {self.last_reason}")
+            if self._up.is_set():
+                self._up = anyio.Event()  # nats-py notices a loss some time before it tells
             await self._up.wait()
 
     async def open(self, url: str, name: str, within_s: float) -> None:
@@ -74,7 +84,7 @@ class Connection(Client):
             )
         self._refused = None
         if not self.is_connected:
-            await self._shut()
+            await self.shut()
             raise Unavailable(
                 f"no NATS server answers at {url}: {self.last_reason or 'no answer'};"
                 " start it (`mesh up`) or set the right address"
@@ -101,9 +111,30 @@ class Connection(Client):
         self._remove_sub(subscription._id)  # pyright: ignore[reportPrivateUsage]
         subscription._stop_processing()  # pyright: ignore[reportPrivateUsage]
 
-    async def _shut(self) -> None:
+    async def shut(self) -> None:
+        """Send what waits to be sent, and close; within a bounded time."""
         with anyio.move_on_after(_CLOSE_S, shield=True):
+            if self.is_connected:
+                with anyio.move_on_after(_FINISH_S):
+                    await self.flush()
             await self.close()
+            return
+        self._abort()
+
+    def _abort(self) -> None:
+        """Break the connection without waiting for the broker; nats-py has no way to do that."""
+        if isinstance(self._transport, TcpTransport):
+            writer = self._transport._io_writer  # pyright: ignore[reportPrivateUsage]
+            if writer is not None:
+                writer.transport.abort()
+
+    async def _process_op_err(self, e: Exception) -> None:
+        """Before a reconnect nats-py waits until the old broker took all that is not sent yet.
+
+        One that hangs never does, and the client would never go to another.
+        """
+        self._abort()
+        await super()._process_op_err(e)
 
     async def _error(self, error: Exception) -> None:
         self.last_reason = str(error) or type(error).__name__
@@ -121,7 +152,8 @@ class Connection(Client):
             _log.warning("NATS: %s", self.last_reason)
 
     async def _disconnected(self) -> None:
-        self._up = anyio.Event()
+        if self._up.is_set():
+            self._up = anyio.Event()
         if not self.is_closed:
             _log.warning("connection to NATS lost: %s", self.last_reason or "closed by the broker")
         for callback in self.on_lost:
@@ -154,11 +186,7 @@ async def open_nats(url: str, name: str, *, within_s: float = 10.0) -> AsyncGene
         await connection.open(url, name, within_s)
         yield connection
     finally:
-        with anyio.move_on_after(_CLOSE_S, shield=True):
-            if connection.is_connected:
-                await connection.flush(2)
-        with anyio.move_on_after(_CLOSE_S, shield=True):
-            await connection.close()
+        await connection.shut()
 
 
 def _next_server(pool: list[Server], _info: dict[str, object]) -> tuple[Server, float]:

@@ -93,7 +93,7 @@ class JetStreamDelivery:
     async def extend(self) -> None:
         """Renew the lease, unless it ran out: then somebody else may hold it."""
         sent_at = self._leases.clock.monotonic()
-        if not self.lease_valid:
+        if self._settled or not self.lease_valid:
             return
         try:
             await self._say(b"+WPI", self._leases.options.beat_s)

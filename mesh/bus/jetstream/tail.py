@@ -61,6 +61,7 @@ class Tail:
 
         Raises:
             HistoryCorrupt: What comes next is not what should.
+            Unavailable: The connection is closed for good.
         """
         await anyio.lowlevel.checkpoint()
         while not self._ready:
@@ -108,6 +109,10 @@ class Tail:
                 reason = await self._follow()
             except Unavailable as error:
                 reason = str(error)
+                if self._replies.connection.is_closed:
+                    self._error = error
+                    self._wake()
+                    return
             except HistoryCorrupt as error:
                 self._error = error
                 self._wake()
