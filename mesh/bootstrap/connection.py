@@ -1,11 +1,11 @@
 """From a program to the mesh it means."""
 
-import json
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mesh.bootstrap.environment import config_from_environment
+from mesh.bootstrap.runfile import find_run
 from mesh.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -23,21 +23,20 @@ def gateway_address(data: Path | None = None) -> str:
         data: The folder; default $MESH_DATA, else ./.mesh.
 
     Raises:
-        Unavailable: No mesh ever ran there, or it was stopped.
+        Unavailable: No mesh runs there.
         ConfigError: A setting in the environment is wrong.
     """
     config = config_from_environment()
     if data is None and "gateway" in config.model_fields_set:
         return config.gateway
     folder = data or config.data
-    try:
-        run: dict[str, str] = json.loads((folder / "mesh.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as e:
+    run = find_run(folder)
+    if run is None:
         raise Unavailable(
             f"no mesh is running in {folder}; `mesh up` starts one, another data folder or"
             " $MESH_GATEWAY names one that runs elsewhere"
-        ) from e
-    return run["gateway"]
+        )
+    return run.gateway
 
 
 @asynccontextmanager

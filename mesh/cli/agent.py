@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mesh.cli.failure import run
-from mesh.cli.option import Data, Json, data_folder
+from mesh.cli.failure import WAITING, run
+from mesh.cli.option import Data, Json
 from mesh.cli.output import emit, say, show
 from mesh.errors import AgentUnknown
 
@@ -21,8 +21,7 @@ app = typer.Typer(no_args_is_help=True, help="Who works here.")
 @app.command("list")
 def list_(*, data: Data = None, json: Json = False) -> None:
     """List every agent that was ever registered, and how many instances are up."""
-    folder = data_folder(data)
-    reply = run(lambda: _ask(folder, ""))
+    reply = run(lambda: _ask(data, ""), waiting=WAITING)
     if json:
         emit(reply)
     elif reply.agents:
@@ -41,8 +40,7 @@ def show_(
     json: Json = False,
 ) -> None:
     """Show one agent: its instances, and what it accepts."""
-    folder = data_folder(data)
-    reply = run(lambda: _ask(folder, agent))
+    reply = run(lambda: _ask(data, agent), waiting=WAITING)
     if not reply.agents:
         raise AgentUnknown(agent)
     if json:
@@ -53,9 +51,9 @@ def show_(
     show(*agent_view(reply.agents[0]))
 
 
-async def _ask(folder: Path, name: str) -> "ListAgentsResponse":
+async def _ask(data: Path | None, name: str) -> "ListAgentsResponse":
     from mesh.cli.reach import gateway
     from mesh.wire.v1.gateway_pb2 import ListAgentsRequest
 
-    async with gateway(folder) as line:
+    async with gateway(data) as line:
         return await line.call(line.stub.ListAgents, ListAgentsRequest(name=name))

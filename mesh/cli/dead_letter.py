@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mesh.cli.failure import run
-from mesh.cli.option import Data, Json, data_folder
+from mesh.cli.failure import WAITING, run
+from mesh.cli.option import Data, Json
 from mesh.cli.output import emit, say, show
 from mesh.errors import Refused
 
@@ -30,8 +30,7 @@ def list_(
     json: Json = False,
 ) -> None:
     """List dead letters, oldest first."""
-    folder = data_folder(data)
-    reply = run(lambda: _list(folder, agent=agent, limit=limit, page=page))
+    reply = run(lambda: _list(data, agent=agent, limit=limit, page=page), waiting=WAITING)
     if json:
         emit(reply)
         return
@@ -48,8 +47,7 @@ def list_(
 @app.command("show")
 def show_(task: TaskId, *, data: Data = None, json: Json = False) -> None:
     """Show one dead letter with its last error."""
-    folder = data_folder(data)
-    entry = run(lambda: _find(folder, task))
+    entry = run(lambda: _find(data, task), waiting=WAITING)
     if json:
         emit(entry)
         return
@@ -65,15 +63,13 @@ def redrive(task: TaskId, *, data: Data = None, json: Json = False) -> None:
     from mesh.wire.v1.api_pb2 import Task
     from mesh.wire.v1.gateway_pb2 import RedriveTaskRequest
 
-    folder = data_folder(data)
-
     async def ask() -> Task:
-        async with gateway(folder) as line:
+        async with gateway(data) as line:
             return await line.call(
                 line.stub.RedriveTask, RedriveTaskRequest(task_id=task, request_id=line.ids.fresh())
             )
 
-    reply = run(ask)
+    reply = run(ask, waiting=WAITING)
     if json:
         emit(reply)
         return
@@ -82,19 +78,21 @@ def redrive(task: TaskId, *, data: Data = None, json: Json = False) -> None:
     show(task_view(reply))
 
 
-async def _list(folder: Path, *, agent: str, limit: int, page: str) -> "ListDeadLettersResponse":
+async def _list(
+    data: Path | None, *, agent: str, limit: int, page: str
+) -> "ListDeadLettersResponse":
     from mesh.cli.reach import gateway
     from mesh.wire.v1.gateway_pb2 import ListDeadLettersRequest
 
     request = ListDeadLettersRequest(agent=agent, page_size=limit, page_token=page)
-    async with gateway(folder) as line:
+    async with gateway(data) as line:
         return await line.call(line.stub.ListDeadLetters, request)
 
 
-async def _find(folder: Path, task_id: str) -> "DeadLetterEntry":
+async def _find(data: Path | None, task_id: str) -> "DeadLetterEntry":
     page = ""
     while True:
-        reply = await _list(folder, agent="", limit=1000, page=page)
+        reply = await _list(data, agent="", limit=1000, page=page)
         for entry in reply.dead_letters:
             if entry.task_id == task_id:
                 return entry

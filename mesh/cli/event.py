@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mesh.cli.failure import run
-from mesh.cli.option import Data, Json, data_folder, instant
+from mesh.cli.option import Data, Json, instant
 from mesh.cli.output import emit_line, say, show
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ def list_(  # noqa: PLR0913 - one parameter an option
     )
     if since is not None:
         request.since.FromDatetime(instant(since, "--since", direction=-1))
-    folder = data_folder(data)
-    run(lambda: _list(folder, request, limit=limit, follow=follow, json=json))
+    run(lambda: _list(data, request, limit=limit, follow=follow, json=json))
 
 
 @app.command()
@@ -85,18 +84,17 @@ def tail(  # noqa: PLR0913 - one parameter an option
         shard=shard,
         with_payload=payload,
     )
-    folder = data_folder(data)
-    run(lambda: _tail(folder, request, json=json))
+    run(lambda: _tail(data, request, json=json))
 
 
 async def _list(
-    folder: Path, request: "ListEventsRequest", *, limit: int, follow: bool, json: bool
+    data: Path | None, request: "ListEventsRequest", *, limit: int, follow: bool, json: bool
 ) -> None:
     from mesh.cli.reach import gateway
     from mesh.wire.v1.gateway_pb2 import TailEventsRequest
 
     printed, last = 0, max(request.from_position, 1) - 1
-    async with gateway(folder) as line:
+    async with gateway(data) as line:
         while True:
             reply = await line.call(line.stub.ListEvents, request)
             for event in reply.events[: limit - printed if limit else None]:
@@ -114,18 +112,18 @@ async def _list(
             shard=request.shard,
             with_payload=request.with_payload,
         )
-        await _tail(folder, rest, json=json)
+        await _tail(data, rest, json=json)
     elif not printed and not json:
         say("no events")
 
 
-async def _tail(folder: Path, request: "TailEventsRequest", *, json: bool) -> None:
+async def _tail(data: Path | None, request: "TailEventsRequest", *, json: bool) -> None:
     from mesh.cli.reach import gateway
 
     def rest() -> "TailEventsRequest":
         return request
 
-    async with gateway(folder) as line:
+    async with gateway(data) as line:
         if not request.from_position:
             request.from_position = await _end(line, request.shard or "s0")
         async with aclosing(line.follow(line.stub.TailEvents, rest)) as events:

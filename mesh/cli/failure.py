@@ -5,24 +5,29 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from mesh.cli.output import busy
 from mesh.errors import (
     ConfigError,
     Contested,
     Invalid,
+    LogFull,
     MeshError,
     Refused,
     StoreLocked,
     Unavailable,
 )
 
-__all__ = ["FAILED", "REFUSED", "UNREACHABLE", "USAGE", "code_of", "reported", "run"]
+__all__ = ["FAILED", "REFUSED", "UNREACHABLE", "USAGE", "WAITING", "code_of", "reported", "run"]
 
 FAILED, USAGE, UNREACHABLE, REFUSED = 1, 2, 3, 4
 """Exit codes: the task or check failed, wrong usage, mesh not reachable, refused."""
+WAITING = "asking the mesh …"
 _INTERRUPTED = 130
+_LATE_S = 1.0
 _CODES: tuple[tuple[type[MeshError], int], ...] = (
     (Invalid, USAGE),
     (ConfigError, USAGE),
+    (LogFull, REFUSED),
     (Unavailable, UNREACHABLE),
     (Refused, REFUSED),
     (Contested, REFUSED),
@@ -57,8 +62,12 @@ def reported(command: Callable[[], None]) -> int:
     return 0
 
 
-def run(work: Callable[[], Awaitable[T]]) -> T:
+def run(work: Callable[[], Awaitable[T]], *, waiting: str = "") -> T:
     """Run the asynchronous part of a command.
+
+    Args:
+        work: It.
+        waiting: What a terminal shows while it takes longer than a second; "" for nothing.
 
     Raises:
         MeshError: What it raised, out of any task groups.
@@ -67,5 +76,21 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
 
     from mesh.bootstrap.unwrap import unwrapped
 
+    async def watched() -> T:
+        results: list[T] = []
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_show_late, waiting)
+            results.append(await work())
+            tasks.cancel_scope.cancel()
+        return results[0]
+
     with unwrapped():
-        return anyio.run(work)
+        return anyio.run(watched if waiting else work)
+
+
+async def _show_late(text: str) -> None:
+    import anyio
+
+    await anyio.sleep(_LATE_S)
+    with busy(text):
+        await anyio.sleep_forever()

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mesh.cli.failure import run
-from mesh.cli.option import Data, Json, data_folder, instant
+from mesh.cli.failure import WAITING, run
+from mesh.cli.option import Data, Json, instant
 from mesh.cli.output import emit, show
 from mesh.errors import Invalid
 
@@ -49,8 +49,7 @@ def replay(
         request.position = position
     if time is not None:
         request.time.FromDatetime(instant(time, "--time", direction=-1))
-    folder = data_folder(data)
-    state = run(lambda: _state_at(folder, request))
+    state = run(lambda: _state_at(data, request), waiting=WAITING)
     if json:
         emit(state)
         return
@@ -66,13 +65,11 @@ def trace(task: TaskId, *, data: Data = None, json: Json = False) -> None:
     from mesh.cli.reach import gateway
     from mesh.replay.trace_text import trace_json, trace_text
 
-    folder = data_folder(data)
-
     async def draw() -> "Trace":
-        async with gateway(folder) as line:
+        async with gateway(data) as line:
             return await trace_from(line, task)
 
-    drawn = run(draw)
+    drawn = run(draw, waiting=WAITING)
     if json:
         print(jsonlib.dumps(trace_json(drawn), indent=2))
     else:
@@ -127,8 +124,8 @@ def _record(event: "Event") -> "Record":
     )
 
 
-async def _state_at(folder: Path, request: "GetStateRequest") -> "StateAt":
+async def _state_at(data: Path | None, request: "GetStateRequest") -> "StateAt":
     from mesh.cli.reach import gateway
 
-    async with gateway(folder) as line:
+    async with gateway(data) as line:
         return await line.call(line.stub.GetState, request)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mesh.cli.failure import FAILED, run
-from mesh.cli.option import Data, Json, data_folder, instant, labels
+from mesh.cli.failure import FAILED, WAITING, run
+from mesh.cli.option import Data, Json, instant, labels
 from mesh.cli.output import busy, emit, emit_line, say, show
 from mesh.errors import AgentUnknown
 
@@ -83,8 +83,7 @@ def submit(  # noqa: PLR0913 - one parameter an option
     request.input.schema = schema
     if deadline is not None:
         request.deadline.FromDatetime(instant(deadline, "--deadline", direction=1))
-    folder = data_folder(data)
-    task = run(lambda: _submit(folder, request, follow=follow, wait=wait, json=json))
+    task = run(lambda: _submit(data, request, follow=follow, wait=wait, json=json))
     if (follow or wait) and not _succeeded(task):
         raise typer.Exit(FAILED)
 
@@ -106,13 +105,12 @@ def list_(
 
     states = [Task.State.Value(each.value) for each in state or []]
     request = ListTasksRequest(states=states, agent=agent, page_size=limit, page_token=page)
-    folder = data_folder(data)
 
     async def ask() -> ListTasksResponse:
-        async with gateway(folder) as line:
+        async with gateway(data) as line:
             return await line.call(line.stub.ListTasks, request)
 
-    reply = run(ask)
+    reply = run(ask, waiting=WAITING)
     if json:
         emit(reply)
         return
@@ -133,13 +131,11 @@ def show_(task: TaskId, *, data: Data = None, json: Json = False) -> None:
     from mesh.wire.v1.api_pb2 import Task
     from mesh.wire.v1.gateway_pb2 import GetTaskRequest
 
-    folder = data_folder(data)
-
     async def ask() -> Task:
-        async with gateway(folder) as line:
+        async with gateway(data) as line:
             return await line.call(line.stub.GetTask, GetTaskRequest(task_id=task))
 
-    _print(run(ask), json=json)
+    _print(run(ask, waiting=WAITING), json=json)
 
 
 @app.command()
@@ -155,23 +151,21 @@ def cancel(
     from mesh.wire.v1.api_pb2 import Task
     from mesh.wire.v1.gateway_pb2 import CancelTaskRequest
 
-    folder = data_folder(data)
-
     async def ask() -> Task:
-        async with gateway(folder) as line:
+        async with gateway(data) as line:
             return await line.call(
                 line.stub.CancelTask, CancelTaskRequest(task_id=task, reason=reason)
             )
 
-    _print(run(ask), json=json)
+    _print(run(ask, waiting=WAITING), json=json)
 
 
 async def _submit(
-    folder: Path, request: "SubmitTaskRequest", *, follow: bool, wait: bool, json: bool
+    data: Path | None, request: "SubmitTaskRequest", *, follow: bool, wait: bool, json: bool
 ) -> "Task":
     from mesh.cli.reach import gateway
 
-    async with gateway(folder) as line:
+    async with gateway(data) as line:
         try:
             reply = await line.call(line.stub.SubmitTask, request)
         except AgentUnknown as e:

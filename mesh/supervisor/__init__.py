@@ -1,9 +1,9 @@
 """Local processes of one mesh: started, watched, restarted, stopped."""
 
+from mesh.bootstrap.runfile import MeshRun, ServiceRun, find_run
 from mesh.supervisor.detach import bring_down, start_detached
 from mesh.supervisor.plan import Plan, planned
 from mesh.supervisor.run import Supervisor, end_leftovers, serve, supervised, until_signalled
-from mesh.supervisor.runfile import MeshRun, ServiceRun, find_run
 
 __all__ = [
     "MeshRun",

@@ -6,12 +6,12 @@ from pathlib import Path
 import anyio
 
 from mesh.bootstrap import environment
+from mesh.bootstrap.runfile import MeshRun
 from mesh.config import load_manifest
 from mesh.errors import MeshError
 from mesh.supervisor.detach import Report
 from mesh.supervisor.plan import planned
 from mesh.supervisor.run import serve
-from mesh.supervisor.runfile import MeshRun
 
 
 def main(manifest: Path, data: Path, report: Report) -> int:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import anyio
 
+from mesh.bootstrap.process import ProcessRef
+from mesh.bootstrap.runfile import MeshRun, find_run, read_run
 from mesh.errors import ConfigError, Halted, MeshError, Refused
-from mesh.supervisor.process import ProcessRef
 from mesh.supervisor.run import Changed, end_leftovers
-from mesh.supervisor.runfile import MeshRun, find_run, read_run
 
 __all__ = ["Ended", "Report", "bring_down", "start_detached"]
 

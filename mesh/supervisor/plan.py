@@ -15,7 +15,7 @@ from mesh.supervisor.broker import BrokerPlan, healthy, leashed, nats_server
 from mesh.supervisor.service import Spec
 
 if TYPE_CHECKING:
-    from mesh.supervisor.runfile import Kind
+    from mesh.bootstrap.runfile import Kind
 
 __all__ = ["Plan", "planned"]
 

@@ -11,13 +11,13 @@ import anyio
 from anyio.abc import TaskGroup
 from filelock import FileLock, Timeout
 
+from mesh.bootstrap.process import ProcessRef, end_all
+from mesh.bootstrap.runfile import MeshRun, read_run, run_path
 from mesh.bootstrap.unwrap import unwrapped
 from mesh.clock import Clock, SystemClock
 from mesh.errors import ConfigError, Refused
 from mesh.supervisor.broker import healthy
 from mesh.supervisor.plan import Plan
-from mesh.supervisor.process import ProcessRef, end_all
-from mesh.supervisor.runfile import MeshRun, read_run, run_path
 from mesh.supervisor.service import Service
 
 __all__ = ["Supervisor", "end_leftovers", "serve", "supervised", "until_signalled"]

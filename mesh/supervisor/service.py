@@ -10,9 +10,9 @@ from subprocess import DEVNULL
 import anyio
 from anyio.abc import Process
 
+from mesh.bootstrap.process import ProcessRef
+from mesh.bootstrap.runfile import Kind, ServiceRun, State
 from mesh.clock import Clock
-from mesh.supervisor.process import ProcessRef
-from mesh.supervisor.runfile import Kind, ServiceRun, State
 
 __all__ = ["BACKOFF_S", "HEALTHY_S", "Service", "Spec"]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from mesh.bootstrap.process import ProcessRef
+from mesh.bootstrap.runfile import read_run
 from mesh.supervisor import MeshRun
-from mesh.supervisor.process import ProcessRef
-from mesh.supervisor.runfile import read_run
 from tests.system.local import COMMAND, MANIFEST, TIMEOUT_S, Local, running
 
 pytestmark = pytest.mark.live

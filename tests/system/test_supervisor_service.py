@@ -9,9 +9,9 @@ import anyio
 import pytest
 
 from mesh.bootstrap import environment
+from mesh.bootstrap.process import ProcessRef
+from mesh.bootstrap.runfile import ServiceRun, State
 from mesh.clock import SystemClock
-from mesh.supervisor.process import ProcessRef
-from mesh.supervisor.runfile import ServiceRun, State
 from mesh.supervisor.service import Service, Spec
 
 READY = "import os; os.write(int(os.environ['MESH_READY_FD']), b'.');"

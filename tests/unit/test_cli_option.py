@@ -30,7 +30,7 @@ from mesh.errors import (
         (PayloadTooLarge(size_bytes=2, limit_bytes=1), 2),
         (ConfigError("x"), 2),
         (Unavailable("x"), 3),
-        (LogFull("x"), 3),
+        (LogFull("x"), 4),
         (Refused("x"), 4),
         (AgentUnknown("x"), 4),
         (StoreLocked("x"), 4),

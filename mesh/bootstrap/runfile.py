@@ -1,4 +1,4 @@
-"""What a supervisor tells the rest of the machine: `mesh.json` in the data folder."""
+"""How a mesh on this machine is found: `mesh.json` in its data folder, kept by its supervisor."""
 
 import json
 import os
@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mesh.bootstrap.process import ProcessRef
 from mesh.errors import ConfigError
-from mesh.supervisor.process import ProcessRef
 
 __all__ = ["Kind", "MeshRun", "ServiceRun", "State", "find_run", "read_run", "run_path"]
 
