@@ -1,4 +1,5 @@
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -76,7 +77,16 @@ async def test_a_key_is_known_after_a_restart_of_the_gateway(rig: GatewayRig) ->
     assert (before.duplicate, after.duplicate) == (False, True)
 
 
-@pytest.mark.parametrize("again", [submission(key="k", input=OTHER), submission("writer", key="k")])
+@pytest.mark.parametrize(
+    "again",
+    [
+        submission(key="k", input=OTHER),
+        submission(key="k", input=None),
+        submission(key="k", input=replace(HELLO, content_type="text/plain")),
+        submission(key="k", input=replace(HELLO, schema="greeting.v1")),
+        submission("writer", key="k"),
+    ],
+)
 async def test_a_key_with_another_payload_or_agent_is_a_conflict(
     rig: GatewayRig, again: Submission
 ) -> None:
