@@ -6,7 +6,7 @@ Source: design, sections 3 and 4.
 import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from mesh.blob.claim import check_in
 from mesh.blob.port import BlobStore
@@ -41,6 +41,8 @@ __all__ = ["Desk", "Parts", "open_desk"]
 
 GATEWAY = "gateway"
 _ID = re.compile(r"[0-9a-f]{32}")
+_ALIVE_S = 2.0
+"""How long an instance that was seen counts as there: the answer is only good for a warning."""
 _TRIES = 8
 """How often a refused cancel or redrive is decided again; each refusal means the task moved."""
 
@@ -60,7 +62,6 @@ class Parts:
     shards: int
     instance: str
     settle_s: float = 15.0
-    known_agents: set[str] = field(default_factory=set[str])
 
 
 class Desk:
@@ -68,6 +69,8 @@ class Desk:
 
     def __init__(self, parts: Parts, fanout: Fanout) -> None:
         self.parts, self.fanout = parts, fanout
+        self._known: set[str] = set()
+        self._seen_alive: dict[str, float] = {}
 
     async def submit(self, submission: Submission) -> Submitted:
         """Begin a task, or find the one that this key or request began.
@@ -173,13 +176,16 @@ class Desk:
     async def _check_agent(self, agent: str) -> tuple[str, ...]:
         if check_name(agent) in RESERVED:
             raise NameInvalid(f"`{agent}` is reserved: no agent has this name")
-        known = self.parts.known_agents
-        if agent not in known:
+        if agent not in self._known:
             # A card never expires, so what was seen once needs no second look.
             if await self.parts.registry.card(agent) is None:
                 raise AgentUnknown(agent)
-            known.add(agent)
+            self._known.add(agent)
+        now = self.parts.clock.monotonic()
+        if now - self._seen_alive.get(agent, -_ALIVE_S) < _ALIVE_S:
+            return ()
         if await self.parts.registry.presences(agent):
+            self._seen_alive[agent] = now
             return ()
         return (f"no instance of agent `{agent}` is running now; the task waits for one",)
 
