@@ -11,7 +11,7 @@ import pytest
 from mesh.bus.jetstream import BusOptions, Connection, JetStreamBus, open_bus, open_nats
 from mesh.bus.settle import settle
 from mesh.core.envelope import Record
-from mesh.errors import HistoryCorrupt, StreamDrifted
+from mesh.errors import HistoryCorrupt, StreamDrifted, Unavailable
 from mesh.testing.broker import Broker, open_broker
 from tests.contract.bus_rig import Events, new_task, read, take
 
@@ -150,6 +150,18 @@ async def test_an_inbox_leaves_nothing_behind(bus: JetStreamBus, nc: Connection)
     assert len(anyio.get_running_tasks()) == before
     names = (await api(nc, "CONSUMER.NAMES.MESH_acme_s0"))["consumers"]
     assert names == ["acme_planner"]
+
+
+async def test_a_connection_that_is_closed_for_good_ends_inbox_and_tail(
+    bus: JetStreamBus, nc: Connection
+) -> None:
+    with anyio.fail_after(20), pytest.raises(Unavailable, match="closed"):  # noqa: PT012
+        async with bus.inbox("planner", max_held=4) as inbox:
+            async with bus.tail("s0", after=0) as tail:
+                await nc.close()
+                with pytest.raises(Unavailable, match="closed"):
+                    await anext(tail)
+            await anext(aiter(inbox))
 
 
 async def test_a_consumer_that_drifted_is_named(bus: JetStreamBus, nc: Connection) -> None:

@@ -4,7 +4,7 @@ Source: design, sections 1 and 3.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 from nats.aio.msg import Msg
@@ -126,9 +126,8 @@ class JetStreamBus:
 
     async def hint(self, topic: str) -> None:
         """As the port says."""
-        connection = self._replies.connection
-        if connection.is_connected:
-            await connection.publish(self._hint_subject(topic))
+        with suppress(Unavailable):  # it may be lost, as the port says
+            await self._replies.connection.say(self._hint_subject(topic))
 
     @asynccontextmanager
     async def hints(self, topic: str) -> AsyncGenerator[AsyncIterator[str]]:

@@ -3,15 +3,15 @@
 import logging
 import random
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 from nats.aio.client import Client, Server
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
-from nats.errors import AuthorizationError
+from nats.errors import AuthorizationError, Error
 
 from mesh.core.backoff import Backoff
 from mesh.errors import Unavailable
@@ -25,6 +25,9 @@ _FINISH_S = 2.0
 _PING_S, _PINGS = 5, 2
 _BETWEEN = Backoff(first_s=0.4, limit_s=2.0)
 _DENIED = re.compile(r"permissions violation for (publish|subscription) to \"([^\"]+)\"", re.I)
+
+
+Headers = Mapping[str, str]
 
 
 class Connection(Client):
@@ -91,18 +94,40 @@ class Connection(Client):
             )
         self._up.set()
 
+    async def say(
+        self, subject: str, payload: bytes = b"", reply: str = "", headers: Headers | None = None
+    ) -> None:
+        """Publish, but only over a connection that stands.
+
+        Raises:
+            Unavailable: It does not; nothing was sent.
+        """
+        if not self.is_connected:
+            raise Unavailable(f"not connected to NATS: {self.last_reason}")
+        try:
+            await self.publish(subject, payload, reply, dict(headers) if headers else None)
+        except Error as error:
+            raise Unavailable(f"nothing could be sent: {error}") from error
+
     async def listen(self, subject: str, receive: Callable[[Msg], Awaitable[None]]) -> Subscription:
-        """Have `receive` called with each message on a subject, one after the other."""
-        # The type of one of its other parameters is not fully written down.
-        return await self.subscribe(  # pyright: ignore[reportUnknownMemberType]
-            subject, cb=receive, pending_bytes_limit=0
-        )
+        """Have `receive` called with each message on a subject, one after the other.
+
+        Raises:
+            Unavailable: The connection is closed.
+        """
+        try:
+            # The type of one of its other parameters is not fully written down.
+            return await self.subscribe(  # pyright: ignore[reportUnknownMemberType]
+                subject, cb=receive, pending_bytes_limit=0
+            )
+        except Error as error:
+            raise Unavailable(f"cannot listen on `{subject}`: {error}") from error
 
     async def finish(self, subscription: Subscription) -> None:
         """End a subscription; what the broker sent until then is still received, if it answers."""
         if self.is_closed:
             return
-        with anyio.move_on_after(_FINISH_S, shield=True):
+        with anyio.move_on_after(_FINISH_S, shield=True), suppress(Error):
             if self.is_connected:
                 await subscription.drain()  # type: ignore[no-untyped-call]  # nats-py types it not
                 return

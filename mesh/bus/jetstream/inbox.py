@@ -9,6 +9,7 @@ from functools import partial
 
 import anyio
 from nats.aio.msg import Msg
+from nats.errors import Error
 
 from mesh.bus.jetstream.options import BusOptions
 from mesh.bus.jetstream.pull import Meta, Pull, record_of
@@ -104,7 +105,7 @@ class JetStreamDelivery:
 
     async def give_back(self) -> None:
         """The inbox closes: let another one have it at once."""
-        await self._leases.replies.send(self._message.reply, _nak(0), "")
+        await self._leases.replies.connection.say(self._message.reply, _nak(0))
 
     async def _say(self, what: bytes, timeout_s: float) -> None:
         deadline = anyio.current_time() + timeout_s
@@ -242,17 +243,20 @@ class JetStreamInbox:
             if free <= 0:
                 await self._changed.wait()
                 continue
-            reason = await self._pulls[shard].fetch(consumer, free)
+            try:
+                if failures:
+                    await self._ensure()
+                reason = await self._pulls[shard].fetch(consumer, free)
+            except Unavailable as error:
+                if self._leases.replies.connection.is_closed:
+                    raise
+                reason = str(error)
             if not reason:
                 failures = 0
                 continue
             failures += 1
             _log.warning("inbox of `%s` in shard `%s`: %s", self._agent, shard, reason)
             await anyio.sleep(_AGAIN.delay_s(failures, self._leases.replies.jitter()))
-            try:
-                await self._ensure()
-            except Unavailable as error:
-                _log.warning("inbox of `%s`: %s", self._agent, error)
 
     async def _ensure(self) -> None:
         """Make the consumers, or check them: one may have been deleted."""
@@ -282,7 +286,7 @@ class JetStreamInbox:
                 await delivery.give_back()
             if deliveries:
                 await self._leases.replies.connection.flush(int(_CLOSE_S))
-        except (Unavailable, TimeoutError) as error:
+        except (Unavailable, Error) as error:
             _log.warning("not given back, will come again later: %s", error)
 
     def _wake(self) -> None:

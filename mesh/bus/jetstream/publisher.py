@@ -107,7 +107,7 @@ class Publisher:
                     if n == len(batch):
                         headers["Nats-Batch-Commit"] = "1"
                     to = reply if n == len(batch) else aside
-                    await replies.send(draft.subject, draft.raw, to, headers)
+                    await replies.connection.say(draft.subject, draft.raw, to, headers)
                 await commit.done.wait()
             answer = Api(json.loads(replies.outcome(commit)[0].data))
             first = next((step.data for step in steps.answers if step.data), b"")

@@ -93,6 +93,9 @@ class Pull:
 
         Returns:
             "" if it was served or expired, else what went wrong with it.
+
+        Raises:
+            Unavailable: It could not be sent, or the connection is closed for good.
         """
         await self._connection.until_connected()
         self._reply = f"{self._inbox}.{next(self._numbers)}"
@@ -103,7 +106,7 @@ class Pull:
             "idle_heartbeat": int(self._heartbeat_s * _NS),
         }
         self._heard_at = anyio.current_time()
-        await self._connection.publish(
+        await self._connection.say(
             f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{consumer}",
             json.dumps(request).encode(),
             self._reply,

@@ -12,7 +12,6 @@ from itertools import count
 from typing import Any
 
 import anyio
-import nats.errors
 from nats.aio.msg import Msg
 
 from mesh.bus.jetstream.connection import Connection
@@ -105,23 +104,6 @@ class Replies:
         finally:
             del self._asked[reply]
 
-    async def send(
-        self, subject: str, payload: bytes, reply: str, headers: Mapping[str, str] | None = None
-    ) -> None:
-        """Publish, but only over a connection that stands.
-
-        Raises:
-            Unavailable: It does not; nothing was sent.
-        """
-        if not self.connection.is_connected:
-            raise Unavailable(f"not connected to NATS: {self.connection.last_reason}")
-        try:
-            await self.connection.publish(
-                subject, payload, reply, dict(headers) if headers else None
-            )
-        except nats.errors.Error as error:
-            raise Unavailable(f"nothing could be sent: {error}") from error
-
     async def connected(self, deadline: float) -> None:
         """Wait for the connection, until `deadline` on the loop's clock.
 
@@ -161,7 +143,7 @@ class Replies:
         await self.connected(deadline)
         with self.asking(frozenset([subject]), enough) as (reply, asked):
             with anyio.CancelScope(deadline=deadline):
-                await self.send(subject, payload, reply, headers)
+                await self.connection.say(subject, payload, reply, headers)
                 await asked.done.wait()
             return self.outcome(asked)
 

@@ -170,6 +170,8 @@ async def _ensured(
             if not answer.error_code:
                 return dict(answer["config"])
         except Unavailable as error:
+            if replies.connection.is_closed:
+                raise
             reason = error
         await anyio.sleep(_TRY_S)
     raise Unavailable(f"{create.removeprefix('$JS.API.')}: {reason}")

@@ -2,6 +2,7 @@
 
 import logging
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -188,9 +189,8 @@ class Tail:
 
     async def _delete(self, stream: str, name: str) -> None:
         """Spare the server an unused consumer; without an answer it goes by itself in a minute."""
-        with anyio.move_on_after(1, shield=True):
-            if self._replies.connection.is_connected:
-                await self._replies.connection.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}")
+        with anyio.move_on_after(1, shield=True), suppress(Unavailable):
+            await self._replies.connection.say(f"$JS.API.CONSUMER.DELETE.{stream}.{name}")
 
     def _wake(self) -> None:
         self._changed.set()
