@@ -79,7 +79,7 @@ class LiveMesh:
         shard = (await self.client.status()).shards[0]
         events = [event async for event in self.client.events()]
         assert [e.position for e in events] == list(range(shard.log_first, shard.log_last + 1))
-        ids = [event.event_id for event in events]
+        ids = [event.event_id for event in events if event.kind != "unreadable"]
         assert len(set(ids)) == len(ids), "an event id stands twice"
         count, rebuilt = await to_thread.run_sync(self.ledger_says, task_ids)
         assert count == len(events)
