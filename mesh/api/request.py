@@ -4,7 +4,6 @@ A page token is the position (or order) that the next page begins at, as text: i
 ever and on any replica.
 """
 
-import re
 from typing import Any
 
 import grpc
@@ -14,13 +13,13 @@ from mesh.core.envelope import TraceContext
 from mesh.errors import Invalid
 from mesh.gateway.reading import Point
 from mesh.gateway.submission import Submission
+from mesh.telemetry.context import TraceParent
 from mesh.wire.v1 import gateway_pb2 as pb
 
 __all__ = ["CallContext", "page_size", "page_token", "point_of", "submission_of", "trace_of"]
 
 # Any: the context of a call carries the types of its request and reply.
 CallContext = grpc.aio.ServicerContext[Any, Any]
-_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _PAGE, _PAGE_LIMIT = 100, 1000
 _KEY_CHARS = 512
 
@@ -67,7 +66,7 @@ def trace_of(context: CallContext) -> TraceContext:
         for key, value in context.invocation_metadata() or ()
         if isinstance(value, str) and key in ("traceparent", "tracestate", "baggage")
     }
-    if not _TRACEPARENT.fullmatch(sent.get("traceparent", "")):
+    if TraceParent.parse(sent.get("traceparent", "")) is None:
         return TraceContext(baggage=sent.get("baggage", ""))
     return TraceContext(
         traceparent=sent["traceparent"],

@@ -15,6 +15,7 @@ from mesh.core.payload import INLINE_LIMIT, Failure, Payload
 from mesh.core.subject import Subject
 from mesh.core.task import Task, packet_of
 from mesh.errors import NameInvalid
+from mesh.gateway.watch import UNREADABLE
 from mesh.registry.port import Card, Presence
 from mesh.wire import mirror
 from mesh.wire.codec import state_sha256
@@ -34,9 +35,6 @@ __all__ = [
     "task",
     "time_of",
 ]
-
-UNREADABLE = "unreadable"
-"""Shown as the kind of a record whose bytes are no envelope."""
 
 
 def task(value: Task, *, shard: str = "", with_result: bool = True) -> api.Task:

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 
 from mesh.bus.port import Bus, LogInfo
 from mesh.core.envelope import Record
+from mesh.core.subject import Subject
 from mesh.core.task import Task, evolve
-from mesh.errors import Invalid
+from mesh.errors import Invalid, NameInvalid
 from mesh.gateway.desk import Desk
 from mesh.gateway.fanout import Subscription
 
-__all__ = ["TailQuery", "Update", "tail", "watch"]
+__all__ = ["UNREADABLE", "TailQuery", "Update", "tail", "watch"]
+
+UNREADABLE = "unreadable"
+"""Kind of a record whose bytes are no envelope, where kinds are shown and asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +43,18 @@ class TailQuery:
     kind: str = ""
 
     def takes(self, record: Record) -> bool:
-        """Whether a record passes the filter; an unreadable one only where nothing is asked."""
-        env = record.envelope
-        if env is None:
-            return not (self.task_id or self.agent or self.kind)
-        return (
-            (not self.task_id or env.task_id == self.task_id)
-            and (not self.agent or self.agent in (env.sender.agent, env.to))
-            and (not self.kind or env.kind == self.kind)
+        """Whether a record passes the filter; of an unreadable one its subject is asked."""
+        kind = record.envelope.kind if record.envelope else UNREADABLE
+        if self.kind not in ("", kind):
+            return False
+        try:
+            stands = Subject.parse(record.subject)
+        except NameInvalid:
+            return not (self.task_id or self.agent)
+        return self.task_id in ("", stands.task_id) and self.agent in (
+            "",
+            stands.sender,
+            stands.to,
         )
 
 

@@ -9,7 +9,7 @@ from google.protobuf.json_format import MessageToDict
 
 from mesh.agent.payload import encode_value
 from mesh.bus.inproc import InprocBus
-from mesh.client import Mesh, TaskHandle, open_mesh
+from mesh.client import EventFilter, Mesh, TaskHandle, open_mesh
 from mesh.core import event as e
 from mesh.core.envelope import Record
 from mesh.core.payload import INLINE_LIMIT, PAYLOAD_LIMIT, Payload
@@ -371,6 +371,15 @@ async def test_an_unreadable_message_is_shown_as_such(door: Door, mesh: Mesh) ->
     event = await anext(mesh.events(positions=(position, position)))
     assert (event.kind, event.task_id, getattr(event, "from")) == ("unreadable", task_id, "planner")
     assert event.fault
+    task = await mesh.submit("planner", {})
+    await door.recorded()
+    assert [e.position async for e in mesh.events(kind="unreadable")] == [position]
+    asked: list[EventFilter] = [{"kind": "unreadable"}, {"task_id": task_id}, {"agent": "planner"}]
+    for which in asked:
+        async with aclosing(mesh.tail(first=1, **which)) as events:
+            assert (await anext(events)).position == position
+    async with aclosing(mesh.tail(first=1, task_id=task.id)) as events:
+        assert (await anext(events)).kind == "task.submitted"
 
 
 async def test_a_tail_gives_what_comes_and_survives_a_restart(door: Door) -> None:
