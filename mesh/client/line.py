@@ -4,10 +4,12 @@ Every call of the mesh may be repeated: a submit and a redrive carry the id of t
 cancel changes nothing the second time, the rest only reads.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
+import anyio.lowlevel
 import grpc
 
 from mesh.clock import IdSource
@@ -77,6 +79,11 @@ class Line:
             try:
                 with translated(self._peer):
                     return await method(request, timeout=_CALL_S, metadata=self._metadata())
+            except asyncio.CancelledError:
+                # gRPC raises one of its own, which the scope that cancelled us takes for somebody
+                # else's and lets pass; here it raises the scope's.
+                await anyio.lowlevel.checkpoint()
+                raise
             except (Unavailable, Unresolved) as error:
                 attempt += 1
                 await self._pause(error, attempt, until)
