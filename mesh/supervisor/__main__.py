@@ -1,11 +1,13 @@
 """The supervisor that `mesh up --detach` starts: MANIFEST DATA REPORT_FD."""
 
+import logging
 import sys
 from pathlib import Path
 
 import anyio
 
 from mesh.bootstrap import environment
+from mesh.bootstrap.life import set_up_logging
 from mesh.bootstrap.runfile import MeshRun
 from mesh.config import load_manifest
 from mesh.errors import MeshError
@@ -13,9 +15,12 @@ from mesh.supervisor.detach import Report
 from mesh.supervisor.plan import planned
 from mesh.supervisor.run import serve
 
+_log = logging.getLogger("mesh.supervisor")
+
 
 def main(manifest: Path, data: Path, report: Report) -> int:
     """Run the mesh of a manifest until it is told to end; returns the exit code."""
+    set_up_logging("supervisor", "info")
     try:
         plan = planned(
             load_manifest(manifest),
@@ -28,14 +33,16 @@ def main(manifest: Path, data: Path, report: Report) -> int:
         def changed(_: MeshRun) -> None:
             report.changed()
 
-        def ready(_: MeshRun) -> None:
+        def ready(run: MeshRun) -> None:
+            _log.info("%d processes serve, gateway at %s", len(run.services), run.gateway)
             report.ready()
 
         anyio.run(serve, plan, changed, ready)
     except MeshError as e:
-        print(e, file=sys.stderr)  # noqa: T201 - its stderr is its log
+        _log.error("stopped: %s", e)
         report.failed(e)
         return 1
+    _log.info("stopped")
     return 0
 
 

@@ -1,6 +1,7 @@
 """A whole mesh on this machine: started in order, kept running, stopped in reverse."""
 
 import contextlib
+import logging
 import os
 import signal
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
@@ -22,6 +23,7 @@ from mesh.supervisor.service import Service
 
 __all__ = ["Supervisor", "end_leftovers", "serve", "supervised", "until_signalled"]
 
+_log = logging.getLogger(__name__)
 _HEALTH_BEAT_S = 5.0
 _UNHEALTHY_S = 30.0
 _LEFTOVER_GRACE_S = 5.0
@@ -97,6 +99,7 @@ class Supervisor:
             if await healthy(self._plan.broker.monitor_port):
                 last_well = self._clock.monotonic()
             elif self._clock.monotonic() - last_well > _UNHEALTHY_S:
+                _log.warning("nats-server was not healthy for %g s: restarting it", _UNHEALTHY_S)
                 await self._broker.end_process(self._broker.spec.grace_s)
                 last_well = self._clock.monotonic()
 

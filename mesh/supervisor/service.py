@@ -1,6 +1,7 @@
 """One supervised process: started, awaited until it serves, restarted when it dies."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ BACKOFF_S = (0.0, 0.0, 1.0, 3.0, 10.0, 30.0)
 """Seconds before the first, second, … restart in a row; the last one stays."""
 HEALTHY_S = 60.0
 """Seconds after which a process that serves counts as well, and the row begins anew."""
+_log = logging.getLogger(__name__)
 _GIVE_UP_AFTER = 3
 _USAGE_ERROR = 2
 _LOG_BYTES = 16 * 1024 * 1024
@@ -110,8 +112,11 @@ class Service:
             if not self.ready.is_set() and (code == _USAGE_ERROR or failures + 1 >= _GIVE_UP_AFTER):
                 self.broken.set()
                 break
+            delay_s = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            _log.warning("%s ended with %s; restart in %g s", self.spec.label, how, delay_s)
             self._show("backoff")
-            with anyio.move_on_after(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]):
+            with anyio.move_on_after(delay_s):
                 await self._stop.wait()
             failures += 1
             self._restarts += 1

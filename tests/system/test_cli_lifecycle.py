@@ -104,6 +104,20 @@ def test_what_dies_is_restarted_and_works_on(local: Local, victim: str) -> None:
         assert greet(local) == "HELLO X"
         services = local.ok("status", "--json").json["services"]
         assert {each["name"]: each["restarts"] for each in services}[victim] == 1
+        log = (local.data / "logs" / "supervisor.log").read_text(encoding="utf-8")
+        assert f"{victim} ended with signal 9; restart in 0 s" in log
+
+
+def test_status_answers_although_the_gateway_hangs(local: Local) -> None:
+    with running(local):
+        gateway = next(each for each in local.run().services if each.kind == "gateway")
+        os.kill(gateway.pid, signal.SIGSTOP)
+        try:
+            status = local.ok("status", "--json").json
+            assert "did not answer" in status["gatewayError"]
+            assert "did not answer" in local.ok("status").out
+        finally:
+            os.kill(gateway.pid, signal.SIGCONT)
 
 
 def test_nothing_outlives_a_killed_supervisor(local: Local) -> None:
