@@ -353,3 +353,25 @@ async def test_an_event_keeps_the_deadline_and_labels_of_its_task(
     assert begin is not None
     assert reading.last.labels == begin.labels
     assert reading.last.causation_id == begin.event_id
+
+
+async def test_tasks_in_several_shards_are_each_found_watched_and_cancelled() -> None:
+    rig = GatewayRig(shards=3)
+    seen: dict[str, list[Update]] = {}
+    async with rig.agent("planner"), rig.desks(1) as (desk,):
+        submitted = [await desk.submit(submission(key=f"k{n}")) for n in range(12)]
+        assert {one.shard for one in submitted} == {"s0", "s1", "s2"}
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                for one in submitted:
+                    task_id = one.task.task_id
+                    seen[task_id] = []
+                    tasks.start_soon(watched, desk, task_id, 0, seen[task_id])
+                    assert (await desk.cancel(task_id, reason="")).shard == one.shard
+                    await rig.act(task_id, e.Canceled())
+    for updates in seen.values():
+        assert kinds([u.record for u in updates if u.record]) == [
+            "submitted",
+            "cancel_requested",
+            "canceled",
+        ]
