@@ -91,9 +91,14 @@ def agents_of(record: Record) -> list[str]:
 
 
 def count(activity: Activity, record: Record) -> Activity:
-    """Add one record to an agent's counts; total, as every fold."""
+    """Add one record to an agent's counts; total, as every fold.
+
+    A record that was counted before changes nothing, so a fold may begin too early.
+    """
     envelope = record.envelope
     if envelope is None or activity.agent not in agents_of(record):
+        return activity
+    if record.position <= activity.last_position:
         return activity
     if _gives_work(envelope) and envelope.to == activity.agent:
         activity = replace(activity, received=activity.received + 1)

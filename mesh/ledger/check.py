@@ -60,11 +60,17 @@ def _stored(shard: str, record: Record, chain: bytes) -> StoredEvent:
     )
 
 
-async def check_shard(bus: Bus, store: Store, checkpoint: Checkpoint) -> LogInfo:
-    """Make sure that recording can go on from a checkpoint; gives what log it goes on with.
+async def check_shard(bus: Bus, store: Store, checkpoint: Checkpoint) -> tuple[LogInfo, int]:
+    """Make sure that recording can go on from a checkpoint.
+
+    The embedded engine, opened on a damaged file, keeps what stands before the damage, be it half
+    a transaction: events above the checkpoint. If they are what the log has there, they stay.
 
     Looks at the ends only, so that it costs the same however long the history is; `verify` walks
     all of it.
+
+    Returns:
+        The log to go on with, and the last position that is stored already.
 
     Raises:
         HistoryCorrupt: The log was recreated or trimmed, events are missing or altered.
@@ -77,16 +83,24 @@ async def check_shard(bus: Bus, store: Store, checkpoint: Checkpoint) -> LogInfo
         raise ConfigError(f"the bus has no shard `{shard}`; the number of shards is fixed")
     _check_log(info, checkpoint)
     first, last, count = await store.count(shard)
-    expected = (checkpoint.first, checkpoint.position, checkpoint.count)
+    torn = max(0, last - checkpoint.position)
+    expected = (checkpoint.first or first, checkpoint.position + torn, checkpoint.count + torn)
     if (first, last, count) != expected or (count and count != last - first + 1):
         raise HistoryCorrupt(
-            f"shard `{shard}`: the checkpoint says positions {expected[0]} to {expected[1]},"
-            f" {expected[2]} events; the store has {first} to {last}, {count} events;"
-            f" `mesh store verify` names the first that is missing; {_RESTORE}"
+            f"shard `{shard}`: the checkpoint says positions {checkpoint.first} to"
+            f" {checkpoint.position}, {checkpoint.count} events; the store has {first} to {last},"
+            f" {count} events; `mesh store verify` names the first that is missing; {_RESTORE}"
         )
-    if count:
+    if checkpoint.count:
         await _check_tail(bus, store, checkpoint, info)
-    return info
+    if torn:
+        if info.last < last:
+            raise HistoryCorrupt(
+                f"shard `{shard}`: the store has position {last}, above its checkpoint; the log"
+                f" ends at {info.last}; {_RESTORE}"
+            )
+        await _check_torn(bus, store, checkpoint, last)
+    return info, last
 
 
 async def verify(store: Store, shard: str) -> Verified:
@@ -164,6 +178,23 @@ async def _check_tail(bus: Bus, store: Store, checkpoint: Checkpoint, info: LogI
         return
     async with bus.tail(shard, after=stands[0].record.position - 1, batch=_TAIL) as batches:
         await _compare(shard, {event.record.position: event for event in stands}, batches)
+
+
+async def _check_torn(bus: Bus, store: Store, checkpoint: Checkpoint, last: int) -> None:
+    """Hold the events above the checkpoint against the log, which must have the same."""
+    shard, after, chain = checkpoint.shard, checkpoint.position, checkpoint.chain
+    async with bus.tail(shard, after=after, batch=_TAIL) as batches:
+        async for records in batches:
+            expected = stored_events(shard, chain, [r for r in records if r.position <= last])
+            query = EventQuery(shard=shard, first=after + 1, last=last, limit=len(expected))
+            if await store.events(query) != expected:
+                raise HistoryCorrupt(
+                    f"shard `{shard}`: the store has events above its checkpoint"
+                    f" {checkpoint.position} that are not what the log has there; {_RESTORE}"
+                )
+            after, chain = expected[-1].record.position, expected[-1].chain
+            if after == last:
+                return
 
 
 async def _compare(

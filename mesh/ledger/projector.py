@@ -50,7 +50,7 @@ class Projector:
         """Whether the last batch owes a notice of something unreadable."""
 
     async def fold(self, shard: str, records: Sequence[Record]) -> list[Row]:
-        """The rows that these records change, each once.
+        """The rows that these records change, each once; folding a record again changes nothing.
 
         Raises:
             Unavailable: A row could not be read.
@@ -62,7 +62,8 @@ class Projector:
             after = EMPTY
             if task_id := task_of(record):
                 before, order = await self._task(task_id, rows_of.order_of(shard, record.position))
-                after = evolve(before, record)
+                # A torn commit may have left the row ahead of the checkpoint.
+                after = evolve(before, record) if record.position > before.position else before
                 batch.tasks[task_id] = after, order
             for agent in agents_of(record):
                 key = rows_of.agent_key(shard, agent)
@@ -75,10 +76,11 @@ class Projector:
                 )
                 batch.other[changed.projection, key] = changed
             self._note(shard, record)
+        # Tasks last: what follows from a task's change is written before its row says it was made.
         return [
-            *(rows_of.task_row(t, key=key, order=order) for key, (t, order) in batch.tasks.items()),
-            *(rows_of.agent_row(activity, shard=shard) for activity in batch.agents.values()),
             *batch.other.values(),
+            *(rows_of.agent_row(activity, shard=shard) for activity in batch.agents.values()),
+            *(rows_of.task_row(t, key=key, order=order) for key, (t, order) in batch.tasks.items()),
         ]
 
     def keep(self) -> None:

@@ -64,6 +64,8 @@ class _Shard:
     possible: list[Checkpoint] = field(default_factory=list[Checkpoint])
     """What can be stored if nobody else writes: the last known, and what was tried after it."""
     position: int = 0
+    stored: int = 0
+    """Last position whose event was there at the start."""
     moved: anyio.Event = field(default_factory=anyio.Event)
     owes: anyio.Event = field(default_factory=anyio.Event)
     halted: Halted | None = None
@@ -139,7 +141,13 @@ class Recorder:
             self._projector.forget()
             checkpoint = await parts.store.checkpoint(shard)
         _check_mine(state, checkpoint)
-        info = await check_shard(parts.bus, parts.store, checkpoint)
+        info, state.stored = await check_shard(parts.bus, parts.store, checkpoint)
+        if state.stored > checkpoint.position:
+            _log.warning(
+                "shard %s: the store was damaged and has positions %d to %d without their"
+                " checkpoint; they are what the log has and are recorded anew from it",
+                *(shard, checkpoint.position + 1, state.stored),
+            )
         self._reached(state, checkpoint)
         state.owes.set()  # debts of an earlier run
         async with parts.bus.tail(shard, after=checkpoint.position, batch=parts.batch) as batches:
@@ -165,9 +173,10 @@ class Recorder:
         async with self._writing:
             rows = await self._projector.fold(shard, records)
             state.possible = [before, after]
+            new = [event for event in events if event.record.position > state.stored]
             try:
                 await self._parts.store.commit(
-                    Commit(events=events, rows=rows, checkpoint=after), expected=before
+                    Commit(events=new, rows=rows, checkpoint=after), expected=before
                 )
             except BaseException:
                 self._projector.forget()

@@ -7,13 +7,14 @@ written and what is read; None never is a column's value, for databases disagree
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mesh.store.port import Checkpoint, Row, StoredEvent
+from mesh.store.port import Checkpoint, EventQuery, Row, StoredEvent
 from mesh.wire.codec import read_record
 
 __all__ = [
     "EVENT",
     "ROW",
     "checkpoint_columns",
+    "conditions",
     "event_columns",
     "micros",
     "read_checkpoint",
@@ -64,6 +65,25 @@ def read_event(shard: str, found: dict[str, Any]) -> StoredEvent:
         sender=found["sender"],
         to=found["addressee"],
     )
+
+
+def conditions(query: EventQuery) -> tuple[str, dict[str, Any]]:
+    """What of a query is neither task nor position: each part begins with AND."""
+    parts: list[str] = []
+    values: dict[str, Any] = {}
+    if query.kind:
+        parts.append(" AND kind = $kind")
+        values["kind"] = query.kind
+    if query.agent:
+        parts.append(" AND (sender = $agent OR addressee = $agent)")
+        values["agent"] = query.agent
+    if query.since:
+        parts.append(" AND stored_us >= $since")
+        values["since"] = micros(query.since)
+    if query.until:
+        parts.append(" AND stored_us <= $until")
+        values["until"] = micros(query.until)
+    return "".join(parts), values
 
 
 def row_columns(row: Row) -> dict[str, Any]:

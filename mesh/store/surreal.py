@@ -55,6 +55,12 @@ DEFINE INDEX IF NOT EXISTS row_state ON row FIELDS projection, tags.state, rank;
 DEFINE INDEX IF NOT EXISTS row_owner ON row FIELDS projection, tags.owner, rank;
 DEFINE TABLE IF NOT EXISTS checkpoint SCHEMALESS;
 """
+_REBUILD = """
+REBUILD INDEX IF EXISTS event_task ON event;
+REBUILD INDEX IF EXISTS row_rank ON row;
+REBUILD INDEX IF EXISTS row_state ON row;
+REBUILD INDEX IF EXISTS row_owner ON row;
+"""
 _COMMIT = """
 BEGIN;
 LET $stored = (SELECT * FROM ONLY $cursor);
@@ -62,10 +68,10 @@ IF ($stored.position ?? 0) != $position OR ($stored.chain ?? $genesis) != $chain
     THROW 'mesh:conflict:' + <string>($stored.position ?? 0)
 };
 INSERT INTO event $events RETURN NONE;
+DELETE $gone RETURN NONE;
 INSERT INTO row $rows
     ON DUPLICATE KEY UPDATE rank = $input.rank, tags = $input.tags, state = $input.state
     RETURN NONE;
-DELETE $gone RETURN NONE;
 UPSERT $cursor CONTENT $checkpoint RETURN NONE;
 COMMIT;
 """
@@ -101,6 +107,7 @@ async def open_surreal(
                 pass
             make_ready(folder)
         async with _connected(_Link(f"{_EMBEDDED}{folder}", tenant)) as link:
+            await _mend(link)
             yield SurrealStore(link)
 
 
@@ -112,6 +119,23 @@ async def _connected(link: "_Link") -> AsyncGenerator["_Link"]:
     finally:
         with anyio.move_on_after(5, shield=True):
             await link.close()
+
+
+async def _mend(link: "_Link") -> None:
+    """Make the indexes whole again after damage.
+
+    The engine, opened on a damaged file, keeps what stands before the damage, even between a
+    record and its index. It shows in events above their checkpoint.
+    """
+    marks = {
+        mark["id"].id: mark["position"]
+        for mark in (await link.query("SELECT id, position FROM checkpoint"))[-1]
+    }
+    for shard in {*marks, "s0"}:
+        above = _events(shard, marks.get(shard, 0) + 1, _END)
+        if (await link.query(f"SELECT VALUE position FROM {above} LIMIT 1"))[-1]:
+            await link.query(_REBUILD)
+            return
 
 
 class SurrealStore:
@@ -159,7 +183,7 @@ class SurrealStore:
     async def events(self, query: EventQuery) -> list[StoredEvent]:
         """Events that match, ascending; see `Store.events`."""
         first, last = query.first, query.last or _END
-        where, values = _conditions(query)
+        where, values = column.conditions(query)
         if query.task_id:
             # The index gives them in this order; the sort makes sure.
             sql = (
@@ -351,25 +375,6 @@ def _commit_error(text: str, expected: Checkpoint) -> MeshError:
             " checkpoint; `mesh store verify` shows what stands there"
         )
     return Unavailable(f"store: {text}")
-
-
-def _conditions(query: EventQuery) -> tuple[str, dict[str, Any]]:
-    """What of a query is neither task nor position: each part begins with AND."""
-    parts: list[str] = []
-    values: dict[str, Any] = {}
-    if query.kind:
-        parts.append(" AND kind = $kind")
-        values["kind"] = query.kind
-    if query.agent:
-        parts.append(" AND (sender = $agent OR addressee = $agent)")
-        values["agent"] = query.agent
-    if query.since:
-        parts.append(" AND stored_us >= $since")
-        values["since"] = column.micros(query.since)
-    if query.until:
-        parts.append(" AND stored_us <= $until")
-        values["until"] = column.micros(query.until)
-    return "".join(parts), values
 
 
 def _events(shard: str, first: int, last: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from base64 import b64encode
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -10,8 +11,9 @@ import anyio
 import pytest
 
 from mesh.bus.inproc import InprocBus
+from mesh.core.task import State
 from mesh.errors import CheckpointConflict, ConfigError, HistoryCorrupt, Unavailable
-from mesh.ledger.check import verify
+from mesh.ledger.check import stored_events, verify
 from mesh.store.inproc import InprocStore
 from mesh.store.port import Checkpoint, Commit, EventQuery, StoredEvent
 from mesh.store.surreal import SurrealStore, open_surreal
@@ -185,6 +187,67 @@ async def test_an_event_that_is_another_one_in_the_log(rig: Rig) -> None:
         expected=checkpoint,
     )
     await refused(other, f"position {EVENTS - 9} is one event in the log and another in the store")
+
+
+async def test_events_above_the_checkpoint_are_kept_if_the_log_has_the_same(rig: Rig) -> None:
+    await rig.tell(*relay(901))
+    checkpoint = await rig.store.checkpoint("s0")
+    torn = stored_events("s0", checkpoint.chain, (await rig.bus.history(task_id(901)))[:3])
+    await rig.store.commit(Commit(events=torn, rows=[], checkpoint=checkpoint), expected=checkpoint)
+    await rig.record_all()
+    assert (await verify(rig.store, "s0")).position == EVENTS + 5
+    assert (await rig.reader.rebuilt(task_id(901))).same
+
+
+async def test_events_above_the_checkpoint_that_the_log_does_not_have(rig: Rig) -> None:
+    await rig.tell(*relay(901)[:1])
+    checkpoint = await rig.store.checkpoint("s0")
+    records = await rig.bus.history(task_id(901))
+    torn = stored_events("s0", bytes(32), records)
+    await rig.store.commit(Commit(events=torn, rows=[], checkpoint=checkpoint), expected=checkpoint)
+    await refused(rig, "events above its checkpoint 600 that are not what the log has there")
+    fewer = Rig(store=rig.store, bus=rig.bus)
+    more = [replace(records[0], position=EVENTS + 2)]
+    torn = stored_events("s0", bytes(32), more)
+    await rig.store.commit(Commit(events=torn, rows=[], checkpoint=checkpoint), expected=checkpoint)
+    await refused(fewer, f"the store has position {EVENTS + 2}, above its checkpoint")
+
+
+@pytest.mark.live
+async def test_a_flipped_bit_is_repaired_from_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """The engine drops all that stands after the damage, even in the middle of a commit."""
+    monkeypatch.setenv("SURREAL_SYNC_DATA", "true")
+    whole, bus = tmp_path / "whole", InprocBus(tenant=TENANT)
+    async with open_surreal(str(whole), tenant=TENANT) as store:
+        rig = Rig(store=store, bus=bus)
+        for number in range(1, 61):
+            await rig.tell(*relay(number))
+        await rig.record_all(batch=20)
+    flips, lost = 60 if request.config.getoption("--bars") else 8, 0
+    for flip in range(flips):
+        broken = tmp_path / f"broken{flip}"
+        flip_bit(whole, broken, where=(flip + 0.5) / flips)
+        async with open_surreal(str(broken), tenant=TENANT) as store:
+            lost += (await store.checkpoint("s0")).position < 300
+            rig = Rig(store=store, bus=bus)
+            await rig.record_all()
+            assert (await verify(store, "s0")).count == 300
+            for number in range(1, 61):
+                assert (await rig.reader.rebuilt(task_id(number))).same
+            assert len((await rig.reader.tasks(states=[State.COMPLETED]))[0]) == 60
+            assert [a.received for a in await rig.reader.activity()] == [60, 60]
+    assert lost > flips // 2
+
+
+def flip_bit(whole: Path, broken: Path, *, where: float) -> None:
+    """Copy a store, with one bit wrong at a fraction of its length."""
+    shutil.copytree(whole, broken)
+    log = max((broken / "clog").iterdir())
+    data = bytearray(log.read_bytes())
+    data[int(len(data) * where)] ^= 0x10
+    log.write_bytes(data)
 
 
 async def test_of_two_ledgers_one_stops(rig: Rig) -> None:

@@ -89,6 +89,13 @@ def test_counts_add_up_to_the_events(history: list[Record]) -> None:
     )
 
 
+@given(histories())
+def test_counting_a_record_again_changes_nothing(history: list[Record]) -> None:
+    once = counted("planner", history)
+    for one in history:
+        assert count(once, one) == once
+
+
 DELIVERY = record(1, submitted("planner"))
 GIVEN_UP = record(
     2,
