@@ -179,3 +179,23 @@ async def test_status_shows_log_and_ledger_and_says_when_that_is_gone(door: Door
         assert (await task.info()).state == Task.SUBMITTED
         with pytest.raises(Unavailable, match="the ledger"):
             await anext(mesh.tasks())
+
+
+class HangingBus(InprocBus):
+    """A bus that never answers a read."""
+
+    async def history(
+        self, task_id: str, *, root_task_id: str = "", after: int = 0
+    ) -> list[Record]:
+        await anyio.sleep_forever()
+        return []
+
+
+async def test_a_wait_on_a_gateway_that_hangs_times_out(door: Door) -> None:
+    door.rig.bus = HangingBus(tenant=TENANT)
+    async with door.open_gateway() as (address, _), open_mesh(address) as mesh:
+        with pytest.raises(TimeoutError):
+            await mesh.task("0" * 32).result(timeout_s=0.2)
+        with anyio.move_on_after(0.2) as scope:
+            await anext(mesh.task("0" * 32).watch())
+        assert scope.cancelled_caught
