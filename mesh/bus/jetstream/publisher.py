@@ -5,6 +5,10 @@ judged by its fence before its id, so that the repetition of one that is stored 
 (10071), and shows as `duplicate: true` only if it carries no fence. In a batch an id that is known
 comes first (10201), whatever the fences say. So neither answer tells who wrote what stands there:
 after any of the three the tasks are read.
+
+With replicas there are two more: 10164 and 10158 mean that another append to the same task, or of
+the same id, is on its way through the replicas. Nothing shows yet; it may still come to nothing.
+So the task is read, and if it does not tell, the same events are sent again.
 """
 
 import json
@@ -19,7 +23,7 @@ from mesh.bus.jetstream.replies import Api, Replies
 from mesh.core.backoff import Backoff
 from mesh.core.envelope import Record
 from mesh.core.subject import MOVING, Subject
-from mesh.errors import Fenced, LogFull, Unavailable, Unresolved
+from mesh.errors import Fenced, LogFull, MeshError, Unavailable, Unresolved
 
 __all__ = ["BATCH_LIMIT", "Publisher"]
 
@@ -27,7 +31,11 @@ BATCH_LIMIT = 500
 """Most events in one atomic batch; the server takes 1,000."""
 _OPEN_BATCHES = 8
 """At a time and process; a stream takes 50, of all processes together."""
-_STALE, _DUPLICATE_ID, _TOO_MANY_BATCHES, _INCOMPLETE, _FULL = 10071, 10201, 10210, 10176, 10077
+_STALE, _STALE_IN_PROCESS = 10071, 10164
+_DUPLICATE_ID, _DUPLICATE_IN_PROCESS = 10201, 10158
+_FULL = 10077
+_CONTESTED = (_STALE, _STALE_IN_PROCESS, _DUPLICATE_ID, _DUPLICATE_IN_PROCESS)
+_IN_PROCESS = (_STALE_IN_PROCESS, _DUPLICATE_IN_PROCESS)
 _AGAIN = Backoff(first_s=0.02, limit_s=0.5)
 
 
@@ -49,28 +57,42 @@ class Publisher:
             ConfigError: The broker forbids it.
         """
         for attempt in count(1):
-            reason = ""
+            error: MeshError
             try:
                 answer = await self._send(batch, deadline)
-            except Unavailable as error:
-                reason = str(error)
-            else:
-                code = answer.error_code
-                if code in (_STALE, _DUPLICATE_ID) or answer.get("duplicate"):
-                    return await self._judge(batch, deadline)
-                if not code:
+                if not answer.error_code and not answer.get("duplicate"):
                     last = int(answer["seq"])
                     return tuple(range(last - len(batch) + 1, last + 1))
-                reason = f"the log refused: {answer.error}"
-                if code == _FULL:
-                    raise LogFull(reason)
-                if code not in (_TOO_MANY_BATCHES, _INCOMPLETE):
-                    raise Unavailable(reason)
+                positions = await self._understand(batch, answer, deadline)
+                if positions:
+                    return positions
+                error = Unresolved(f"contested: {answer.error}")
+            except LogFull:
+                raise
+            except Unavailable as unavailable:
+                error = unavailable
             pause = _AGAIN.delay_s(attempt, self._replies.jitter())
             if anyio.current_time() + pause >= deadline:
-                raise Unavailable(reason)
+                raise error
             await anyio.sleep(pause)
         raise AssertionError("unreachable")
+
+    async def _understand(
+        self, batch: Sequence[Draft], answer: Api, deadline: float
+    ) -> tuple[int, ...]:
+        """The positions if the events stand; nothing if it cannot be told yet.
+
+        Raises:
+            Fenced: Another writer was quicker.
+            Unresolved: The tasks cannot be read.
+            Unavailable: Refused for now.
+            LogFull: The log takes no more.
+        """
+        code = answer.error_code
+        if code in _CONTESTED or not code:
+            return await self._judge(batch, deadline, final=code not in _IN_PROCESS)
+        reason = f"the log refused: {answer.error}"
+        raise LogFull(reason) if code == _FULL else Unavailable(reason)
 
     async def _send(self, batch: Sequence[Draft], deadline: float) -> Api:
         if len(batch) == 1:
@@ -126,7 +148,9 @@ class Publisher:
                 headers[name] = value
         return headers
 
-    async def _judge(self, batch: Sequence[Draft], deadline: float) -> tuple[int, ...]:
+    async def _judge(
+        self, batch: Sequence[Draft], deadline: float, *, final: bool
+    ) -> tuple[int, ...]:
         """Tell from the log whether these very events stand, or somebody was quicker."""
         records: dict[str, list[Record]] = {}
         try:
@@ -143,10 +167,13 @@ class Publisher:
         )
         if len(found) == len(batch) and all(mine for _, mine in found.values()):
             return tuple(found[draft.event_id][0] for draft in batch)
-        raise _fenced(batch, records, {event: position for event, (position, _) in found.items()})
+        refusal = _refusal(batch, records, {event: at for event, (at, _) in found.items()})
+        if refusal.actual is None and not final:
+            return ()
+        raise refusal
 
 
-def _fenced(
+def _refusal(
     batch: Sequence[Draft], records: dict[str, list[Record]], found: dict[str, int]
 ) -> Fenced:
     fences = [draft for draft in batch if draft.expected is not None]
