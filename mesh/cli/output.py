@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["busy", "emit", "emit_line", "say", "show", "stdout_console"]
 
-_PIPED_WIDTH = 200
+_PIPED_WIDTH, _LEAST_WIDTH = 200, 90
 
 
 def emit(message: "Message") -> None:
@@ -41,11 +41,13 @@ def say(text: str) -> None:
 
 
 def stdout_console() -> "Console":
-    """Where `show` prints; into a pipe nothing is cut at the width of a terminal."""
+    """Where `show` prints: wide enough for an id beside what it is about."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else _PIPED_WIDTH
-    return Console(width=width, highlight=False, emoji=False)
+    console = Console(highlight=False, emoji=False)
+    least = _LEAST_WIDTH if sys.stdout.isatty() else _PIPED_WIDTH
+    console.width = max(console.width, least)
+    return console
 
 
 @contextmanager

@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToJson
+from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.table import Table
@@ -65,7 +66,8 @@ def columns(*names: str) -> Table:
     """An empty table with light lines."""
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     for name in names:
-        table.add_column(name, overflow="fold")
+        # An id is there to be copied: never in two pieces.
+        table.add_column(name, overflow="fold", no_wrap=name in ("TASK", "INSTANCE"))
     return table
 
 
@@ -75,6 +77,11 @@ def instant_text(at: Timestamp) -> str:
         return ""
     when = at.ToDatetime(tzinfo=UTC)
     return when.strftime("%Y-%m-%d %H:%M:%S.") + f"{when.microsecond // 1000:03}Z"
+
+
+def short_instant(at: Timestamp) -> str:
+    """An instant in UTC for a table: month and day, to the second."""
+    return instant_text(at)[5:19]
 
 
 def seconds_between(first: Timestamp, last: Timestamp) -> float:
@@ -97,7 +104,7 @@ def result_text(result: Value) -> str:
     """A readable result: text as it is, everything else as JSON."""
     if result.HasField("string_value"):
         return result.string_value
-    return json.dumps(MessageToDict(result), ensure_ascii=False, indent=2)
+    return _json(result)
 
 
 def task_view(task: Task) -> Text:
@@ -139,6 +146,17 @@ def task_view(task: Task) -> Text:
     )
 
 
+def _json(message: Message) -> str:
+    """A protobuf value or struct as JSON text."""
+    # Neither knows whole numbers: give back those that surely were.
+    value = json.loads(MessageToJson(message), parse_float=_number)
+    return json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def _number(text: str) -> float:
+    return int(float(text)) if float(text).is_integer() else float(text)
+
+
 def _result(task: Task) -> str:
     payload = task.result_payload
     if payload.data and payload.content_type.partition(";")[0] == "application/json":
@@ -164,7 +182,7 @@ def task_table(tasks: Sequence[Task]) -> Table:
             state_text(state_name(task.state)),
             task.owner,
             str(task.hops),
-            instant_text(task.submitted_at),
+            short_instant(task.submitted_at),
             took,
         )
     return table
@@ -172,13 +190,14 @@ def task_table(tasks: Sequence[Task]) -> Table:
 
 def event_line(event: Event, *, with_task: bool = True) -> Text:
     """One event on one line."""
-    at = instant_text(event.occurred_at) or instant_text(event.stored_at)
+    at = (instant_text(event.occurred_at) or instant_text(event.stored_at))[5:]
     colour = _KIND_COLOURS.get(event.kind.rpartition(".")[2], "bold")
     line = Text.assemble(
         (f"{event.position:>7}  ", "dim"),
         (f"{at}  ", "dim"),
         (f"{event.kind:<22}", colour),
-        f"{getattr(event, 'from')} → {event.to}",
+        getattr(event, "from"),
+        "" if event.to in ("", "log") else f" → {event.to}",
     )
     if event.attempt > 1:
         line.append(f"  attempt {event.attempt}", "yellow")
@@ -231,10 +250,10 @@ def agent_table(agents: Sequence[Agent]) -> Table:
 def agent_view(agent: Agent) -> list[Table | Text]:
     """One agent in full: card, instances, and the JSON Schema of what it accepts."""
     card = agent.card
-    instances = columns("INSTANCE", "HOST", "PID", "BEHAVIOUR", "SINCE")
+    instances = columns("PID", "HOST", "BEHAVIOUR", "SINCE", "INSTANCE")
     for each in agent.instances:
-        started = instant_text(each.started_at)
-        instances.add_row(each.instance, each.host, str(each.pid), each.behaviour_version, started)
+        started = short_instant(each.started_at)
+        instances.add_row(str(each.pid), each.host, each.behaviour_version, started, each.instance)
     views: list[Table | Text] = [
         fields(
             [
@@ -248,7 +267,7 @@ def agent_view(agent: Agent) -> list[Table | Text]:
         instances if agent.instances else Text("no instance is up", style="red"),
     ]
     for input_ in card.inputs:
-        schema = json.dumps(MessageToDict(input_.json_schema), indent=2)
+        schema = _json(input_.json_schema)
         views.append(Text(f"accepts {input_.schema or 'any'} ({input_.content_type})"))
         views += [Text(schema)] if input_.HasField("json_schema") else []
     return views
@@ -262,7 +281,7 @@ def dead_letter_table(entries: Sequence[DeadLetterEntry]) -> Table:
             entry.task_id,
             entry.agent,
             str(entry.attempts),
-            instant_text(entry.occurred_at),
+            short_instant(entry.occurred_at),
             f"{entry.error.code}: {entry.error.message}",
         )
     return table
