@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 import anyio
-from nats.aio.client import Client, Server
+from nats.aio.client import Client, Server, Srv
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
@@ -160,6 +160,11 @@ class Connection(Client):
         """
         self._abort()
         await super()._process_op_err(e)
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        """A connect that came half way stays open in nats-py when it tries the next server."""
+        self._abort()
+        await super()._connect_to_server(s)
 
     async def _error(self, error: Exception) -> None:
         self.last_reason = str(error) or type(error).__name__
