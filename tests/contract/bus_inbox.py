@@ -250,7 +250,6 @@ class TailContract:
                     group.start_soon(follow, random.Random(seed))
 
     async def test_hints_reach_whoever_listens_for_them(self, rig: Rig) -> None:
-        await rig.bus.hint("task.early")
         async with rig.other.hints("task.b") as only, rig.other.hints("task.*") as hints:
             await _heard(rig, hints)
             for topic in ("task.a", "task.b", "other.b", "task.b.c", "task.z"):
