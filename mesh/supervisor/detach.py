@@ -71,6 +71,7 @@ async def start_detached(
         pid = _spawn(manifest, data, environment, spoken)
     finally:
         os.close(spoken)
+    serves = False
     try:
         async with aclosing(_messages(heard)) as messages:
             async for message in messages:
@@ -79,19 +80,19 @@ async def start_detached(
                 run = find_run(data)
                 if run is not None:
                     changed(run)
-                    if "ready" in message:
+                    serves = "ready" in message
+                    if serves:
                         return run
         raise Halted(f"the supervisor died; see {data / 'logs' / 'supervisor.log'}")
-    except BaseException:
-        # Also when we are interrupted: nobody would know of a mesh that came up after all.
-        supervisor = ProcessRef.of(pid)
-        supervisor.send(signal.SIGTERM)
-        with anyio.CancelScope(shield=True):
-            await supervisor.gone()
-        os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - it does not block
-        raise
     finally:
         os.close(heard)
+        if not serves:
+            # Also when we are interrupted: nobody would know of a mesh that came up after all.
+            supervisor = ProcessRef.of(pid)
+            supervisor.send(signal.SIGTERM)
+            with anyio.CancelScope(shield=True):
+                await supervisor.gone()
+            os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - it does not block
 
 
 async def bring_down(data: Path) -> Ended:

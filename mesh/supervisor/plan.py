@@ -1,9 +1,11 @@
 """From a manifest to the processes of a mesh, their addresses and their folder."""
 
 import os
+import random
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "planned"]
 
 _AGENT_GRACE_S = 20.0
+_SPARE = range(20_000, 32_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,11 +178,18 @@ def _check_free(port: int, key: str) -> None:
 
 
 def _spare_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Free ports, below those that the kernel gives to outgoing connections.
+
+    One of those could take a server's port while the server is being restarted.
+    """
+    ports: list[int] = []
+    with ExitStack() as held:
+        for port in random.SystemRandom().sample(_SPARE, len(_SPARE)):
+            try:
+                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            ports.append(port)
+            if len(ports) == count:
+                break
+    return ports
