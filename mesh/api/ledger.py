@@ -108,10 +108,7 @@ class LedgerServicer(LedgerServiceServicer):
 
     async def GetState(self, request: pb.GetStateRequest, context: CallContext) -> api.StateAt:
         """A task's state at a point of its history, from the stored events."""
-        point = point_of(request)
-        task = await self._reader.state_at(
-            request.task_id, version=point.version, position=point.position, time=point.time
-        )
+        task = await self._reader.state_at(request.task_id, point_of(request))
         return view.state_at(task)
 
     async def ListDeadLetters(

@@ -10,8 +10,8 @@ import grpc
 
 from mesh.api.view import payload_of, time_of
 from mesh.core.envelope import TraceContext
+from mesh.core.point import Point
 from mesh.errors import Invalid
-from mesh.gateway.reading import Point
 from mesh.gateway.submission import Submission
 from mesh.telemetry.context import TraceParent
 from mesh.wire.v1 import gateway_pb2 as pb

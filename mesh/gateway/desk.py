@@ -18,6 +18,7 @@ from mesh.core.envelope import DEFAULT_MAX_HOPS, Envelope, Sender, TraceContext
 from mesh.core.event import Redriven, TaskEvent
 from mesh.core.ids import derived_id, keyed_task_id
 from mesh.core.payload import Payload
+from mesh.core.point import Point, state_at
 from mesh.core.subject import RESERVED, check_name, shard_of
 from mesh.core.task import EMPTY, Task
 from mesh.errors import (
@@ -30,7 +31,7 @@ from mesh.errors import (
     TaskUnknown,
 )
 from mesh.gateway.fanout import Fanout, open_fanout
-from mesh.gateway.reading import Archive, Point, Reading, read, state_at
+from mesh.gateway.reading import Archive, Reading, read
 from mesh.gateway.submission import Submission, Submitted, first_agent, same_input
 from mesh.registry.port import Registry
 from mesh.telemetry.context import stamped

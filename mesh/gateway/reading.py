@@ -5,7 +5,6 @@ Source: design, sections 3 and 5.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 
 from mesh.bus.port import Bus
@@ -13,9 +12,9 @@ from mesh.core.envelope import Envelope, Record
 from mesh.core.event import TaskSubmitted
 from mesh.core.subject import Subject
 from mesh.core.task import State, Task, fold
-from mesh.errors import Invalid, TaskUnknown
+from mesh.errors import TaskUnknown
 
-__all__ = ["Archive", "Point", "Reading", "read", "state_at"]
+__all__ = ["Archive", "Reading", "read"]
 
 
 class Archive(Protocol):
@@ -54,19 +53,6 @@ class Reading:
         return next(r.envelope for r in reversed(self.records) if r.envelope is not None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """A place in a task's history: at most one of the three; none is the head.
-
-    `version` is 1-based, `position` the log's, `time` the broker's; the state there is the one
-    after the last record that is not above it.
-    """
-
-    version: int | None = None
-    position: int | None = None
-    time: datetime | None = None
-
-
 async def read(bus: Bus, archive: Archive, task_id: str) -> Reading:
     """Read and fold a task, complete when the read began.
 
@@ -87,30 +73,6 @@ async def read(bus: Bus, archive: Archive, task_id: str) -> Reading:
     return Reading(
         records=records, task=task, fence=task.moved if task.moved >= first_logged else 0
     )
-
-
-def state_at(records: Sequence[Record], point: Point) -> Task:
-    """The state at a point of a whole history.
-
-    Raises:
-        Invalid: The point is before the history, or a version that it has not.
-    """
-    first = records[0]
-    if point.version is not None:
-        if not 1 <= point.version <= len(records):
-            raise Invalid(f"the task has versions 1 to {len(records)}, not {point.version}")
-        return fold(records[: point.version])
-    if point.position is not None:
-        limit = point.position
-        if limit < first.position:
-            raise Invalid(f"the task begins at position {first.position}, after {limit}")
-        return fold(record for record in records if record.position <= limit)
-    if point.time is not None:
-        time = point.time
-        if time < first.stored_at:
-            raise Invalid(f"the task begins at {first.stored_at}, after {time}")
-        return fold(record for record in records if record.stored_at <= time)
-    return fold(records)
 
 
 def _begins(record: Record) -> bool:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
 
 from mesh.core.envelope import Record
+from mesh.core.point import Point, state_at
 from mesh.core.projection import Activity, DeadLetterEntry
 from mesh.core.task import State, Task, fold
 from mesh.errors import Invalid, TaskUnknown
@@ -97,50 +97,21 @@ class Reader:
                 return records
             after = records[-1].position
 
-    async def state_at(
-        self,
-        task_id: str,
-        *,
-        version: int | None = None,
-        position: int | None = None,
-        time: datetime | None = None,
-    ) -> Task:
-        """A task's state at a point of its history; the newest when no point is named.
-
-        Args:
-            task_id: The task.
-            version: After this many of its records, >= 1.
-            position: After the record at this position, or the last one before it.
-            time: At this instant of the broker's clock.
+    async def state_at(self, task_id: str, point: Point) -> Task:
+        """A task's state at a point of its history.
 
         Raises:
             TaskUnknown: It was never submitted.
-            Invalid: More than one point is named, or one outside the history.
+            Invalid: The point is outside the history, or above what the ledger has reached.
         """
-        if sum(point is not None for point in (version, position, time)) > 1:
-            raise Invalid("name a version, a position or a time, not several")
         placed = await self._placed(task_id)
         if placed is None:
             raise TaskUnknown(task_id)
         task, shard = placed
-        records = await self.history(task_id, to=task.position)
-        if version is not None:
-            if not 1 <= version <= len(records):
-                raise Invalid(f"task `{task_id}` has versions 1 to {len(records)}, not {version}")
-            return fold(records[:version])
-        if position is not None:
-            reached = (await self._store.checkpoint(shard)).position
-            if not records[0].position <= position <= reached:
-                raise Invalid(
-                    f"task `{task_id}` begins at position {records[0].position} and the ledger"
-                    f" has reached {reached}: there is no state at {position}"
-                )
-            return fold(record for record in records if record.position <= position)
-        if time is not None:
-            if time < records[0].stored_at:
-                raise Invalid(f"task `{task_id}` begins at {records[0].stored_at}, after {time}")
-            return fold(record for record in records if record.stored_at <= time)
-        return fold(records)
+        reached = (await self._store.checkpoint(shard)).position
+        if point.position is not None and point.position > reached:
+            raise Invalid(f"the ledger has reached position {reached}, not yet {point.position}")
+        return state_at(await self.history(task_id, to=task.position), point)
 
     async def dead_letters(
         self, *, agent: str = "", after: int = 0, limit: int = 100

@@ -8,11 +8,11 @@ import pytest
 from mesh.bus.inproc import Fault
 from mesh.core import event as e
 from mesh.core.payload import Payload
+from mesh.core.point import Point
 from mesh.core.task import EMPTY, State, fold
 from mesh.errors import Fenced, Invalid, NotDeadLettered, TaskClosed, TaskUnknown
 from mesh.gateway.desk import Desk
 from mesh.gateway.fanout import Subscription
-from mesh.gateway.reading import Point
 from mesh.gateway.watch import TailQuery, Update, tail, watch
 from tests.make import START
 from tests.runtime.gateway_rig import HELLO, OTHER, GatewayRig, kinds, submission

@@ -12,6 +12,7 @@ import pytest
 from mesh.bus.inproc import Fault, InprocBus
 from mesh.core import event as e
 from mesh.core.payload import Payload
+from mesh.core.point import Point
 from mesh.core.task import State, fold
 from mesh.errors import HistoryCorrupt, Invalid, TaskUnknown, Unavailable
 from mesh.ledger.check import verify
@@ -136,27 +137,25 @@ async def test_states_at_a_version_a_position_and_a_time(rig: Rig) -> None:
     assert [record.position for record in history] == [1, 2, 3, 5, 6]
     reader, task = rig.reader, task_id(1)
     for version in range(1, 6):
-        assert await reader.state_at(task, version=version) == fold(history[:version])
-    assert (await reader.state_at(task, position=4)).version == 3
-    assert (await reader.state_at(task, position=5)).version == 4
-    assert (await reader.state_at(task)).state is State.COMPLETED
-    assert (await reader.state_at(task, time=history[2].stored_at)).owner == "writer"
+        assert await reader.state_at(task, Point(version=version)) == fold(history[:version])
+    assert (await reader.state_at(task, Point(position=4))).version == 3
+    assert (await reader.state_at(task, Point(position=5))).version == 4
+    assert (await reader.state_at(task, Point())).state is State.COMPLETED
+    assert (await reader.state_at(task, Point(time=history[2].stored_at))).owner == "writer"
     later = history[-1].stored_at + timedelta(days=1)
-    assert (await reader.state_at(task, time=later)).version == 5
+    assert (await reader.state_at(task, Point(time=later))).version == 5
     with pytest.raises(Invalid, match="versions 1 to 5, not 6"):
-        await reader.state_at(task, version=6)
+        await reader.state_at(task, Point(version=6))
     with pytest.raises(Invalid, match="versions 1 to 5, not 0"):
-        await reader.state_at(task, version=0)
-    with pytest.raises(Invalid, match="reached 6: there is no state at 7"):
-        await reader.state_at(task, position=7)
+        await reader.state_at(task, Point(version=0))
+    with pytest.raises(Invalid, match="reached position 6, not yet 7"):
+        await reader.state_at(task, Point(position=7))
     with pytest.raises(Invalid, match="begins at position 4"):
-        await reader.state_at(task_id(2), position=3)
+        await reader.state_at(task_id(2), Point(position=3))
     with pytest.raises(Invalid, match="begins at"):
-        await reader.state_at(task, time=history[0].stored_at - timedelta(seconds=1))
-    with pytest.raises(Invalid, match="not several"):
-        await reader.state_at(task, version=1, position=1)
+        await reader.state_at(task, Point(time=history[0].stored_at - timedelta(seconds=1)))
     with pytest.raises(TaskUnknown):
-        await reader.state_at(task_id(77))
+        await reader.state_at(task_id(77), Point())
 
 
 async def test_history_is_cut_and_complete_over_many_pages(rig: Rig) -> None:
