@@ -155,7 +155,6 @@ class GatewayServicer(GatewayServiceServicer):
                 shard=log.shard,
                 log_first=log.first,
                 log_last=log.last,
-                sync_always=log.sync_always,
                 replicas=log.replicas,
             )
         try:

@@ -27,7 +27,6 @@ class LogInfo:
     last: int
     created_at: datetime
     replicas: int = 1
-    sync_always: bool = False
 
 
 class Delivery(Protocol):

@@ -635,15 +635,12 @@ class ShardStatus(_message.Message):
     LOG_FIRST_FIELD_NUMBER: _builtins.int
     LOG_LAST_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
-    SYNC_ALWAYS_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
     shard: _builtins.str
     log_first: _builtins.int
     log_last: _builtins.int
     checkpoint: _builtins.int
     """Last position in the ledger; absent when it did not answer."""
-    sync_always: _builtins.bool
-    """Whether every acknowledged write is synced to disk before its answer."""
     replicas: _builtins.int
     def __init__(
         self,
@@ -652,12 +649,11 @@ class ShardStatus(_message.Message):
         log_first: _builtins.int = ...,
         log_last: _builtins.int = ...,
         checkpoint: _builtins.int | None = ...,
-        sync_always: _builtins.bool = ...,
         replicas: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_checkpoint", b"_checkpoint", "checkpoint", b"checkpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checkpoint", b"_checkpoint", "checkpoint", b"checkpoint", "log_first", b"log_first", "log_last", b"log_last", "replicas", b"replicas", "shard", b"shard", "sync_always", b"sync_always"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checkpoint", b"_checkpoint", "checkpoint", b"checkpoint", "log_first", b"log_first", "log_last", b"log_last", "replicas", b"replicas", "shard", b"shard"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__checkpoint: _TypeAlias = _typing.Literal["checkpoint"]  # noqa: Y015
     _WhichOneofArgType__checkpoint: _TypeAlias = _typing.Literal["_checkpoint", b"_checkpoint"]  # noqa: Y015
