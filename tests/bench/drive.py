@@ -51,8 +51,12 @@ class Relay(Protocol):
         """Put one in; the broker has it when this returns."""
         ...
 
-    async def check(self, relay_ids: list[str]) -> None:
-        """Assert that each of these went through all three agents, once, in their order."""
+    async def check(self, relay_ids: list[str]) -> int:
+        """Assert that each of these went through all three agents, once, in their order.
+
+        Returns:
+            How many messages the log holds beside the four of each.
+        """
         ...
 
 
@@ -70,10 +74,17 @@ class Load:
 
 @dataclass(slots=True)
 class Run:
-    """One run's figures; latencies in seconds, from before the submit to the outcome's arrival."""
+    """One run's figures.
+
+    Attributes:
+        took_s: From the first submit to the last outcome, seconds.
+        latencies: From before a submit to the arrival of its outcome, seconds.
+        extra: Messages beside the four of each relay, those of the warm-up included.
+    """
 
     took_s: float = 0.0
     latencies: list[float] = field(default_factory=list[float])
+    extra: int = 0
 
     @property
     def rate(self) -> float:
@@ -97,7 +108,7 @@ async def measured(opened: OpenRelay, name: str, load: Load) -> Run:
         warm, _ = await _drive(relay, Load(_WARM_UP, STUCK_S))
         ids, run = await _drive(relay, load)
         assert relay.landings.strays == []
-        await relay.check(warm + ids)
+        run.extra = await relay.check(warm + ids)
         return run
 
 

@@ -65,8 +65,9 @@ class MeshRelay:
         )
         await self._bus.append([envelope], {relay_id: 0})
 
-    async def check(self, relay_ids: list[str]) -> None:
+    async def check(self, relay_ids: list[str]) -> int:
         """The log says it all: every task's four events, in their order, beside claims at most."""
+        claims = 0
         history: dict[str, list[Record]] = defaultdict(list)
         (info,) = await self._bus.info()
         last = 0
@@ -81,8 +82,10 @@ class MeshRelay:
             task = fold(records)
             kinds = [r.envelope.kind for r in records if r.envelope]
             assert [kind for kind in kinds if kind != "task.work_started"] == KINDS
+            claims += len(kinds) - len(KINDS)
             assert (task.state, task.hops) == (State.COMPLETED, 2)
             assert self._seen[relay_id] == ["a", "b", "c"]
+        return claims
 
 
 @asynccontextmanager

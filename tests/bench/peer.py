@@ -46,11 +46,12 @@ class PeerRelay:
         assert id_in(payload) == relay_id
         await self._broker.publish(payload, f"{self._stream}.a", stream=self._stream)
 
-    async def check(self, relay_ids: list[str]) -> None:
+    async def check(self, relay_ids: list[str]) -> int:
         """Every relay passed all three, in their order, and left four messages."""
         assert dict(self._seen) == {relay_id: ["a", "b", "c"] for relay_id in relay_ids}
         info = await self._client.jetstream().stream_info(self._stream)
         assert info.state.messages == 4 * len(relay_ids)
+        return 0
 
 
 @asynccontextmanager
