@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 from filelock import FileLock, Timeout
 
 from mesh.bootstrap.process import ProcessRef, end_all
-from mesh.bootstrap.runfile import MeshRun, read_run, run_path
+from mesh.bootstrap.runfile import MeshRun, find_run, read_run, run_path
 from mesh.bootstrap.unwrap import unwrapped
 from mesh.clock import Clock, SystemClock
 from mesh.errors import ConfigError, Refused
@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 _HEALTH_BEAT_S = 5.0
 _UNHEALTHY_S = 30.0
 _LEFTOVER_GRACE_S = 5.0
+_LET_GO_S = 2.0
 _LOG_LINES = 12
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -210,7 +211,8 @@ def _owned(data: Path) -> Generator[None]:
     """Own a data folder; the lock goes with the process, however it ends."""
     lock = FileLock(data / "lock")
     try:
-        lock.acquire(timeout=0)
+        # A supervisor that was just killed may not have let go yet, though it counts as dead.
+        lock.acquire(timeout=0 if find_run(data) else _LET_GO_S)
     except Timeout as e:
         run = read_run(data)
         who = f"a running mesh (pid {run.pid})" if run else "a mesh that is just starting"
