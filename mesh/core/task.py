@@ -18,8 +18,7 @@ from mesh.core import event as e
 from mesh.core.envelope import DEFAULT_MAX_HOPS, Envelope, Record
 from mesh.core.packet import Decision, RelayPacket, bounded
 from mesh.core.payload import Blob, Failure, Payload
-from mesh.core.subject import INFORMING, Subject
-from mesh.errors import NameInvalid
+from mesh.core.subject import MOVING
 
 __all__ = ["EMPTY", "DeadLetter", "Hop", "State", "Task", "Turn", "evolve", "fold", "packet_of"]
 
@@ -37,6 +36,7 @@ class State(StrEnum):
     CANCELED = "CANCELED"
 
 
+_SUBJECT_PARTS = 7
 CLOSED = frozenset({State.COMPLETED, State.FAILED, State.REJECTED, State.CANCELED})
 
 
@@ -199,11 +199,12 @@ def noted(task: Task, event: e.Noted) -> Task:
 
 
 def _informs(record: Record) -> bool:
-    # The class stands in the subject, so that unreadable bytes have one too.
-    try:
-        return Subject.parse(record.subject).event_class == INFORMING
-    except NameInvalid:
-        return True  # no task's fence filter matches a malformed subject
+    if record.envelope is not None:
+        return record.envelope.event.event_class != MOVING
+    # The class stands in the subject, so that unreadable bytes have one too. The rest of it may be
+    # malformed: the fence's filter takes any addressee and any sender.
+    parts = record.subject.split(".")
+    return len(parts) != _SUBJECT_PARTS or parts[5] != MOVING
 
 
 def _submitted(task: Task, env: Envelope, event: e.TaskSubmitted) -> Task:
@@ -267,7 +268,8 @@ def _released(task: Task, _: Envelope, __: e.WorkReleased) -> Task:
     turn = task.turn
     if turn is None or not turn.claim_open:
         return task
-    return replace(task, turn=replace(turn, claim_open=False, attempts=turn.attempts - 1))
+    attempts = max(0, turn.attempts - 1)  # progress since the claim has forgotten it already
+    return replace(task, turn=replace(turn, claim_open=False, attempts=attempts))
 
 
 def _attempt_failed(task: Task, _: Envelope, event: e.AttemptFailed) -> Task:

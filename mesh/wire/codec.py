@@ -4,7 +4,6 @@ Source: `envelope.proto`; design, section 2.
 """
 
 import re
-from dataclasses import fields
 from datetime import datetime
 from hashlib import sha256
 
@@ -22,7 +21,8 @@ from mesh.wire.v1.state_pb2 import TaskState
 __all__ = ["decode", "decode_task", "encode", "encode_task", "read_record", "state_sha256"]
 
 _MAJOR = SPEC_VERSION.partition(".")[0]
-_PLAIN = tuple(f.name for f in fields(Envelope) if f.name not in {"event", "source"})
+_NOT_PLAIN = frozenset({"event", "source"})
+"""Fields of an envelope that are no fields of its message."""
 _KIND = "task."
 """What a kind's wire name has before the name of its body field."""
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -35,8 +35,7 @@ def encode(envelope: Envelope) -> bytes:
     only while the event is the one that was decoded.
     """
     message = RelayEnvelope()
-    for name in _PLAIN:
-        mirror.fill_field(message, name, getattr(envelope, name))
+    mirror.fill(message, envelope, leave=_NOT_PLAIN)
     body = getattr(message, envelope.kind.removeprefix(_KIND))
     body.SetInParent()
     mirror.fill(body, envelope.event)
@@ -110,13 +109,16 @@ def state_sha256(task: Task) -> str:
 
 def _envelope(message: RelayEnvelope, body: str, raw: bytes) -> Envelope:
     event = mirror.read(getattr(message, body), KINDS[_KIND + body])
-    plain = {name: mirror.read_field(message, name, Envelope) for name in _PLAIN}
-    plain["trace"] = plain["trace"] or TraceContext()
-    return Envelope(**plain, event=event, source=raw)
+    trace = mirror.read(message.trace, TraceContext)
+    return mirror.read(message, Envelope, event=event, source=raw, trace=trace)
 
 
 def _keep_unknown(message: RelayEnvelope, envelope: Envelope) -> None:
     base = RelayEnvelope()
+    base.ParseFromString(envelope.source)
+    base.DiscardUnknownFields()
+    if base.ByteSize() == len(envelope.source):
+        return  # nothing in it is unknown, as nearly always
     base.ParseFromString(envelope.source)
     body = base.WhichOneof("body")
     if body and decode(envelope.source).event == envelope.event:

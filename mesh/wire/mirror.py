@@ -2,10 +2,9 @@
 
 A dataclass field and the message field of the same name are the same thing, so one function each
 way serves every kind of event. Instants are Timestamps, nested dataclasses nested messages, tuples
-repeated fields, string mappings maps, string enums strings; None is an unset message.
+repeated fields, mappings maps, string enums strings; None is an unset message. How each field is
+copied is worked out once per dataclass.
 """
-# Any throughout: the fields of a message and of a dataclass meet by name only.
-# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
@@ -13,75 +12,44 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
-from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
-
-__all__ = ["fill", "fill_field", "read", "read_field"]
+__all__ = ["fill", "read"]
 
 T = TypeVar("T")
 
-
-def fill(message: Message, value: Any) -> None:
-    """Set every field of an empty message from the dataclass it mirrors."""
-    for name in _hints(type(value)):
-        fill_field(message, name, getattr(value, name))
+# Any throughout: the fields of a message and of a dataclass meet by name only.
 
 
-def read(message: Any, kind: type[T]) -> T:
-    """Build a dataclass from the message that mirrors it."""
-    values = {name: read_field(message, name, kind) for name in _hints(kind)}
-    return kind(**values)
+class _Copy(NamedTuple):
+    """How one field goes into a message and comes out of it."""
+
+    name: str
+    put: Callable[[Any, str, Any], None]
+    take: Callable[[Any, str], Any]
 
 
-def fill_field(message: Any, name: str, value: Any) -> None:
-    """Set one field of a message."""
-    if value is None:
-        return
-    if isinstance(value, datetime):
-        getattr(message, name).FromDatetime(value)
-    elif isinstance(value, Mapping):
-        getattr(message, name).update(value)
-    elif isinstance(value, tuple):
-        target = getattr(message, name)
-        for item in value:
-            if is_dataclass(item):
-                fill(target.add(), item)
-            else:
-                target.append(item)
-    elif is_dataclass(value):
-        target = getattr(message, name)
-        target.SetInParent()
-        fill(target, value)
-    else:
-        setattr(message, name, value)
+def fill(message: Any, value: Any, *, leave: frozenset[str] = frozenset()) -> None:
+    """Set the fields of an empty message from the dataclass it mirrors, all but those to leave."""
+    for copy in _copies(type(value)):
+        field = getattr(value, copy.name)
+        # What is empty is the default of its field, or an unset message.
+        if field and copy.name not in leave:
+            copy.put(message, copy.name, field)
 
 
-def read_field(message: Any, name: str, kind: type) -> Any:
-    """One field of a message, as the dataclass `kind` declares it."""
-    hint: Any = _hints(kind)[name]
-    origin = get_origin(hint)
-    value = getattr(message, name)
-    if origin is tuple:
-        return _items(value, get_args(hint)[0])
-    if origin is Mapping:
-        return dict(value)
-    if hint is datetime:
-        return _instant(value) if message.HasField(name) else None
-    if _nests(hint):
-        return read(value, hint) if message.HasField(name) else None
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
-        return hint(value)
-    return value
+def read(message: Any, kind: type[T], **given: Any) -> T:
+    """Build a dataclass from the message that mirrors it; fields that are given are not read."""
+    values = {c.name: c.take(message, c.name) for c in _copies(kind) if c.name not in given}
+    return kind(**values, **given)
 
 
-def _items(values: Any, kind: Any) -> tuple[Any, ...]:
-    return tuple(read(value, kind) for value in values) if _nests(kind) else tuple(values)
+def _work_out(kind: Any) -> tuple[_Copy, ...]:
+    hints = get_type_hints(kind)
+    return tuple(_copy_of(f.name, _bare(hints[f.name])) for f in fields(kind))
 
 
-def _nests(kind: Any) -> bool:
-    return is_dataclass(kind)
+_copies: Callable[[Any], tuple[_Copy, ...]] = cache(_work_out)
 
 
 def _bare(hint: Any) -> Any:
@@ -91,13 +59,68 @@ def _bare(hint: Any) -> Any:
     return hint
 
 
-def _instant(value: Timestamp) -> datetime:
-    return value.ToDatetime(UTC)
+def _copy_of(name: str, hint: Any) -> _Copy:
+    origin = get_origin(hint)
+    if origin is tuple:
+        item = get_args(hint)[0]
+        if is_dataclass(item):
+            return _Copy(name, _put_messages, _take_messages(item))
+        return _Copy(name, _put_items, _take_as(tuple))
+    if origin is Mapping:
+        return _Copy(name, _put_mapping, _take_as(dict))
+    if hint is datetime:
+        return _Copy(name, _put_instant, _take_instant)
+    if is_dataclass(hint):
+        return _Copy(name, _put_message, _take_message(hint))
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return _Copy(name, setattr, _take_as(hint))
+    return _Copy(name, setattr, getattr)
 
 
-def _read_hints(kind: Any) -> dict[str, Any]:
-    hints = get_type_hints(kind)
-    return {f.name: _bare(hints[f.name]) for f in fields(kind)}
+def _take_as(kind: Callable[[Any], Any]) -> Callable[[Any, str], Any]:
+    def take(message: Any, name: str) -> Any:
+        return kind(getattr(message, name))
+
+    return take
 
 
-_hints: Callable[[Any], dict[str, Any]] = cache(_read_hints)
+def _put_messages(message: Any, name: str, values: Any) -> None:
+    target = getattr(message, name)
+    for value in values:
+        fill(target.add(), value)
+
+
+def _take_messages(kind: Any) -> Callable[[Any, str], Any]:
+    def take(message: Any, name: str) -> Any:
+        return tuple(read(item, kind) for item in getattr(message, name))
+
+    return take
+
+
+def _put_items(message: Any, name: str, values: Any) -> None:
+    getattr(message, name).extend(values)
+
+
+def _put_mapping(message: Any, name: str, values: Any) -> None:
+    getattr(message, name).update(values)
+
+
+def _put_instant(message: Any, name: str, value: datetime) -> None:
+    getattr(message, name).FromDatetime(value)
+
+
+def _take_instant(message: Any, name: str) -> datetime | None:
+    return getattr(message, name).ToDatetime(UTC) if message.HasField(name) else None
+
+
+def _put_message(message: Any, name: str, value: Any) -> None:
+    target = getattr(message, name)
+    target.SetInParent()
+    fill(target, value)
+
+
+def _take_message(kind: Any) -> Callable[[Any, str], Any]:
+    def take(message: Any, name: str) -> Any:
+        return read(getattr(message, name), kind) if message.HasField(name) else None
+
+    return take

@@ -121,6 +121,7 @@ def test_attempts_count_claims_and_unclaimed_failures() -> None:
         ([claim, claim], 2),
         ([claim, released], 0),
         ([claim, e.StepRecorded(name="s"), claim], 1),
+        ([claim, e.StepRecorded(name="s"), released], 0),
         ([claim, e.Noted(constraints=("a",))], 1),
         ([claim, e.Spent(counter="c", amount=1)], 1),
     ]:
