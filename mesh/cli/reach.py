@@ -9,14 +9,16 @@ if TYPE_CHECKING:
 
     from mesh.client.line import Line
 
-__all__ = ["gateway", "line_to"]
+__all__ = ["LONG_PATIENCE_S", "PATIENCE_S", "gateway", "line_to"]
 
-PATIENCE_S = 30.0
+PATIENCE_S = 10.0
 """How long a gateway may be gone: a supervisor restarts one within seconds."""
+LONG_PATIENCE_S = 60.0
+"""The same for who waits for a task anyway."""
 
 
 @asynccontextmanager
-async def gateway(data: Path | None) -> "AsyncGenerator[Line]":
+async def gateway(data: Path | None, *, patience_s: float = PATIENCE_S) -> "AsyncGenerator[Line]":
     """Calls to the gateway; their errors leave as mesh errors.
 
     Raises:
@@ -24,12 +26,12 @@ async def gateway(data: Path | None) -> "AsyncGenerator[Line]":
     """
     from mesh.bootstrap import gateway_address
 
-    async with line_to(gateway_address(data)) as line:
+    async with line_to(gateway_address(data), patience_s=patience_s) as line:
         yield line
 
 
 @asynccontextmanager
-async def line_to(address: str) -> "AsyncGenerator[Line]":
+async def line_to(address: str, *, patience_s: float = PATIENCE_S) -> "AsyncGenerator[Line]":
     """Calls to the gateway at an address."""
     import grpc
 
@@ -37,4 +39,4 @@ async def line_to(address: str) -> "AsyncGenerator[Line]":
     from mesh.clock import SystemIds
 
     async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
-        yield Line(channel, address, patience_s=PATIENCE_S, ids=SystemIds(), carrier=dict)
+        yield Line(channel, address, patience_s=patience_s, ids=SystemIds(), carrier=dict)

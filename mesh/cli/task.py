@@ -163,9 +163,10 @@ def cancel(
 async def _submit(
     data: Path | None, request: "SubmitTaskRequest", *, follow: bool, wait: bool, json: bool
 ) -> "Task":
-    from mesh.cli.reach import gateway
+    from mesh.cli.reach import LONG_PATIENCE_S, PATIENCE_S, gateway
 
-    async with gateway(data) as line:
+    patience_s = LONG_PATIENCE_S if follow or wait else PATIENCE_S
+    async with gateway(data, patience_s=patience_s) as line:
         try:
             reply = await line.call(line.stub.SubmitTask, request)
         except AgentUnknown as e:
