@@ -10,14 +10,16 @@ from services.brief.folder import Unread, open_document
 from services.brief.message import Findings, Quote
 from services.brief.prose import paragraphs
 from services.brief.rank import MIN_COVERAGE, place_terms
-from services.brief.sentence import Sentence, continues, reads_well, sentences
+from services.brief.sentence import Sentence, continues, reads_well, sentences, stands_alone
 from services.brief.words import coverage, raw_words, terms
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from services.brief.message import Passage, RankedAspect
     from services.brief.prose import Paragraph
+
+    _Prose = tuple[str, dict[int, Paragraph]]  # hash of the file, its paragraphs by first line
 
 __all__ = ["MAX_CANDIDATES", "extract", "same_saying"]
 
@@ -59,8 +61,7 @@ def extract(root: str, aspects: Sequence[RankedAspect]) -> tuple[Findings, ...]:
     scored = [
         _Scored(quote, i)
         for i, aspect in enumerate(aspects)
-        for passage in aspect.passages
-        for quote in _quotes(aspect, passage, *prose[passage.path])
+        for quote in _quotes(aspect, prose, reads_well) or _quotes(aspect, prose, stands_alone)
     ]
     scored.sort(key=lambda s: (-s.quote.score, s.quote.path, s.quote.first_line, s.aspect))
     kept = _without_repeats(scored)
@@ -78,7 +79,7 @@ def same_saying(one: str, other: str) -> bool:
     return bool(a or b) and len(a & b) >= _SAME * len(a | b)
 
 
-def _prose(root: str, path: str) -> tuple[str, dict[int, Paragraph]]:
+def _prose(root: str, path: str) -> _Prose:
     document = open_document(root, path)
     if isinstance(document, Unread):
         return "", {}
@@ -86,8 +87,20 @@ def _prose(root: str, path: str) -> tuple[str, dict[int, Paragraph]]:
 
 
 def _quotes(
-    aspect: RankedAspect, passage: Passage, sha256: str, prose: dict[int, Paragraph]
+    aspect: RankedAspect, prose: dict[str, _Prose], reads: Callable[[str], bool]
 ) -> list[Quote]:
+    """Every sentence of an aspect's passages that is relevant and that `reads` takes."""
+    return [
+        quote
+        for passage in aspect.passages
+        for quote in _quotes_of(aspect, passage, prose[passage.path], reads)
+    ]
+
+
+def _quotes_of(
+    aspect: RankedAspect, passage: Passage, found: _Prose, reads: Callable[[str], bool]
+) -> list[Quote]:
+    sha256, prose = found
     paragraph = prose.get(passage.first_line)
     if sha256 != passage.sha256 or paragraph is None:
         return []
@@ -98,7 +111,7 @@ def _quotes(
     for sentence, after in zip(said, [*said[1:], _next(paragraph, prose)], strict=True):
         leads = sentence.place == 0 and paragraph.leads
         relevance = _relevance(sentence.text, place, aspect, leads=leads)
-        if not relevance or not reads_well(sentence.text):
+        if not relevance or not reads(sentence.text):
             continue
         score = relevance + _PASSAGE * strength + (_FIRST_SENTENCE if leads else 0.0)
         whole = _with_next(sentence, after)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -127,6 +127,11 @@ def _rank_one(index: Index, bm25: BM25Plus, counts: Counter[str], aspect: Aspect
     scores = _scores(bm25, aspect)
     passing = _passing(index, aspect, weights, scores)
     about = [(score, i) for score, i in passing if not subject.isdisjoint(index.entries[i].terms)]
+    rarest = max(weights[term] for term in aspect.own)
+    if not about and any(weights[term] > rarest for term in subject):
+        # Nobody says both: who says the rarer word is closer.
+        aspect = replace(aspect, own=(*aspect.subject, *aspect.own), subject=())
+        about = _passing(index, aspect, weights, scores)
     # Without the subject only if nobody names it: a small folder need not say what all of it is on.
     best = sorted(about or passing, key=lambda item: (-item[0], item[1]))
     return _ranked(aspect, weights, _spread(index, best))

@@ -14,7 +14,7 @@ from services.brief.words import raw_words
 if TYPE_CHECKING:
     from services.brief.prose import Paragraph
 
-__all__ = ["Sentence", "continues", "ends_whole", "reads_well", "sentences"]
+__all__ = ["Sentence", "continues", "ends_whole", "reads_well", "sentences", "stands_alone"]
 
 _MIN_WORDS, _MAX_WORDS = 5, 48
 _MAX_CHARS = 340
@@ -87,12 +87,18 @@ def sentences(paragraph: Paragraph) -> list[Sentence]:
 
 def reads_well(text: str) -> bool:
     """Whether a sentence can stand alone: whole, self-contained, no code, no boilerplate."""
+    return stands_alone(text) and _has_verb(raw_words(text))
+
+
+def stands_alone(text: str) -> bool:
+    """As `reads_well`, but its verb may be one that the list of verbs does not have."""
     return not _DANGLING.match(text) and _is_sound(text)
 
 
 def continues(text: str) -> bool:
     """Whether a sentence speaks on about what the one before it named (`This arranges ...`)."""
-    return _CONTINUING.match(text) is not None and _is_sound(text)
+    sound = _CONTINUING.match(text) is not None and _is_sound(text)
+    return sound and _has_verb(raw_words(text))
 
 
 def ends_whole(text: str) -> bool:
@@ -111,7 +117,6 @@ def _is_sound(text: str) -> bool:
         and not any(pattern.search(text) for pattern in (_ELSEWHERE, _CODE, _BOILERPLATE))
         and _is_balanced(text)
         and _is_wordy(text)
-        and _has_verb(words)
     )
 
 
@@ -157,13 +162,18 @@ def _is_wordy(text: str) -> bool:
 
 
 def _has_verb(words: list[str]) -> bool:
-    """An order (`Cancel it`), a third person (`returns`) or an auxiliary (`was cancelled`)."""
+    """An order (`Cancel it`), a third person (`returns`), many (`tasks wait`) or an auxiliary."""
     order = words[1] if words[0].endswith("ly") else words[0]
     return (
         order in VERBS
         or not AUXILIARIES.isdisjoint(words)
         or any(_base(word) in VERBS for word in words if word.endswith("s"))
+        or any(_is_many(noun) and verb in VERBS for noun, verb in itertools.pairwise(words))
     )
+
+
+def _is_many(word: str) -> bool:
+    return word.endswith("s") and not word.endswith(("ss", "us", "is"))
 
 
 def _base(word: str) -> str:

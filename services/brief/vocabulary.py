@@ -11,8 +11,9 @@ def _words(text: str) -> frozenset[str]:
 
 COMMON = _words(
     """
-    a about all also am an and any are as at be been being but by can cannot could did do does
-    doing down each else ever every for from get gets had has have having he her here him his
+    a about after all also am an and any are as at be been before being between but by can cannot
+    could did do does doing down each else ever every for from get gets had has have having he her
+    here him his
     how i if in into is it its just like may me might more most much must my no nor not of off
     on one only or other our out over own same shall she should so some such than that the their
     them then there these they this those through to too under up us use used uses using very

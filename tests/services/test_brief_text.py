@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from services.brief.extract import same_saying
 from services.brief.prose import paragraphs
 from services.brief.question import DEFAULT_QUESTION, MAX_ASPECTS, aspects
-from services.brief.sentence import continues, reads_well, sentences
+from services.brief.sentence import continues, reads_well, sentences, stands_alone
 from services.brief.words import RELATED, coverage, raw_words, stem, terms
 from tests.services.sample import document
 
@@ -71,13 +71,114 @@ def test_the_default_question_has_three_aspects_of_one_subject() -> None:
         ("What is pickle and why is it unsafe?", ["What is pickle", "Why is it unsafe"]),
         ("asyncio: timeouts, cancellation", ["Timeouts", "Cancellation"]),
         ("How does the borrow checker work?", ["How does the borrow checker work"]),
-        ("How do threads and processes share memory?", ["Share memory"]),
         ("cats, cats, cat", ["Cats"]),
         ("how does it?", []),
     ],
 )
 def test_a_question_is_split_at_its_clauses(question: str, expected: list[str]) -> None:
     assert titles(question) == expected
+
+
+QUESTIONS = [
+    ("How long do cats sleep, and what do dogs eat?", "How long do cats sleep | What do dogs eat"),
+    ("what do dogs eat and", "What do dogs eat"),
+    ("what do cats eat and drink", "What do cats eat and drink"),
+    ("What do cats and dogs eat?", "What do cats and dogs eat"),
+    ("Why do birds sing, and when do owls hunt?", "Why do birds sing | When do owls hunt"),
+    (
+        "how do whales breathe and how often do they sleep",
+        "How do whales breathe | How often do they sleep",
+    ),
+    ("Which countries border Spain and Italy?", "Which countries border Spain and Italy"),
+    ("Which is faster, a list or a tuple?", "Which is faster, a list or a tuple"),
+    ("Should I use threads or processes?", "Should I use threads or processes"),
+    ("How do threads and processes share memory?", "How do threads and processes share memory"),
+    ("explain pickling and unpickling", "Pickling | Unpickling"),
+    ("Explain read and write locks.", "Read and write locks"),
+    ("Tell me about TCP and UDP sockets", "TCP and UDP sockets"),
+    ("Compare lists, tuples and sets", "Lists | Tuples | Sets"),
+    (
+        "What are iterators, generators and coroutines?",
+        "What are iterators | Generators | Coroutines",
+    ),
+    (
+        "What is the difference between a mutex and a semaphore?",
+        "What is the difference between a mutex and a semaphore",
+    ),
+    ("How do read and write locks differ?", "How do read and write locks differ"),
+    (
+        "How does a kernel open, read and close files?",
+        "How does a kernel open, read and close files",
+    ),
+    (
+        "How do I open a file, read its lines and close it?",
+        "Open a file | Read its lines | Close it",
+    ),
+    (
+        "Describe how bees make honey, store it and share it",
+        "Make honey | Store it | Share it",
+    ),
+    (
+        "How do you groom a cat, clip its claws and feed it?",
+        "Groom a cat | Clip its claws | Feed it",
+    ),
+    (
+        "How does a mesh handle timeouts, signals and errors?",
+        "How does a mesh handle timeouts, signals and errors",
+    ),
+    (
+        "What happens to a job when its worker dies and nobody restarts it?",
+        "What happens to a job when its worker dies and nobody restarts it",
+    ),
+    (
+        "How does a task end, when the loop is closed?",
+        "How does a task end, when the loop is closed",
+    ),
+    ("Is the queue safe, and does it block?", "Is the queue safe | Does it block"),
+    ("When are locks freed and who frees them?", "When are locks freed | Who frees them"),
+    ("Who wrote Hamlet, and when?", "Who wrote Hamlet"),
+    ("Cats and dogs: food, sleep", "Food | Sleep"),
+    ("Explain how threads start and when locks block", "How threads start | When locks block"),
+]
+"""Question, and the titles a person would give its parts."""
+
+
+@pytest.mark.parametrize(("question", "expected"), QUESTIONS)
+def test_the_parts_of_a_question_are_what_a_person_would_call_them(
+    question: str, expected: str
+) -> None:
+    assert titles(question) == expected.split(" | ")
+
+
+_WORDS = "what how why long do does is the cats loop eat stop files and or , ? : when them of it"
+
+
+@given(st.lists(st.sampled_from(_WORDS.split()), max_size=14).map(" ".join))
+def test_no_title_begins_or_ends_between_two_things(question: str) -> None:
+    for title in titles(question):
+        words = title.lower().split()
+        assert words[0] not in ("and", "or", ",", ":")
+        assert words[-1] not in ("and", "or", ",", ":")
+
+
+def test_verbs_share_their_subject_until_another_is_asked_about() -> None:
+    cats, dogs = aspects("How long do cats sleep, and how long do dogs sleep?")
+    assert (cats.own, cats.subject) == ((stem("sleep"),), (stem("cats"),))
+    assert (dogs.own, dogs.subject) == ((stem("sleep"),), (stem("dogs"),))
+    both = aspects("How do cats catch mice and clean themselves?")
+    assert [aspect.subject for aspect in both] == [(stem("cats"),)] * 2
+
+
+def test_a_pronoun_stands_for_what_was_asked_before() -> None:
+    _, after = aspects("How often does a job fail, and why is it slow?")
+    assert (after.own, after.subject) == ((stem("slow"),), (stem("job"),))
+    _, after = aspects("What is pickle and why is it unsafe?")
+    assert (after.own, after.subject) == ((stem("unsafe"),), (stem("pickle"),))
+
+
+@pytest.mark.parametrize("how", ["long", "much", "many", "often", "far", "old", "fast"])
+def test_how_much_of_it_is_no_word_to_search_for(how: str) -> None:
+    assert [aspect.own for aspect in aspects(f"How {how} is Bello?")] == [(stem("bello"),)]
 
 
 @given(st.text(max_size=200))
@@ -174,6 +275,7 @@ def test_sentences_end_where_they_end() -> None:
     [
         "A failed job is retried after a delay.",
         "Request that a task cancel itself.",
+        "Cats sleep for thirteen hours a day.",
         "`timeout()` never raises when the limit is None.",
     ],
 )
@@ -200,6 +302,12 @@ def test_whole_sentences_read_well(text: str) -> None:
 )
 def test_fragments_code_and_boilerplate_do_not_read_well(text: str) -> None:
     assert not reads_well(text)
+
+
+def test_a_sentence_with_an_unknown_verb_stands_alone() -> None:
+    assert stands_alone("Owls hunt mice in the dark.")
+    assert not reads_well("Owls hunt mice in the dark.")
+    assert not stands_alone("They hunt mice in the dark.")
 
 
 def test_a_sentence_that_points_back_continues_the_one_before() -> None:

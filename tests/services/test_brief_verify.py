@@ -171,3 +171,29 @@ def test_canonical_text_joins_lines_without_blank_ones() -> None:
 def test_binary_files_are_listed_but_not_read() -> None:
     assert "picture.txt" in list_documents(DOCS).paths
     assert open_document(DOCS, "picture.txt") == Unread("picture.txt", "binary")
+
+
+RARE = "How long do cats sleep, and what do dogs eat?"
+
+
+def _crowd(folder: Path, *, said: str) -> WriteRequest:
+    for number in range(60):
+        text = f"Animal {number} is a beast. Beast {number} sleeps in barn {number} at night.\n"
+        (folder / f"beast{number}.txt").write_text(text, encoding="utf-8")
+    (folder / "animals.md").write_text(f"# Animals\n\n{said}\n", encoding="utf-8")
+    return write_request(str(folder), RARE)
+
+
+@pytest.mark.parametrize("verb", ["sleep", "doze", "hibernate"])
+def test_who_names_the_rare_word_is_quoted_whatever_the_crowd_says(
+    tmp_path: Path, verb: str
+) -> None:
+    cats = f"Cats {verb} for thirteen hours, mostly while the sun shines."
+    dogs = "Dogs eat meat, and they eat bread when nobody looks."
+    found = _crowd(tmp_path, said=f"{cats}\n\n{dogs}").findings
+    assert [[quote.text for quote in f.quotes] for f in found] == [[cats], [dogs]]
+
+
+def test_a_sentence_whose_verb_is_unknown_is_better_than_nothing(tmp_path: Path) -> None:
+    found = _crowd(tmp_path, said="Dogs devour everything and eat quickly.").findings
+    assert [quote.text for quote in found[1].quotes] == ["Dogs devour everything and eat quickly."]
