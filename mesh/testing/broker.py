@@ -1,5 +1,6 @@
 """Real nats-server processes for tests: on free ports, to be killed, paused and restarted."""
 
+import os
 import shutil
 import signal
 import socket
@@ -78,8 +79,10 @@ class Broker:
         self._process = None
 
     def stop(self) -> None:
-        """SIGSTOP: it hangs, and its connections stay open."""
+        """SIGSTOP: it hangs, and its connections stay open; it stands still when this returns."""
         self._send(signal.SIGSTOP)
+        # The signal is only on its way: a busy machine gives the broker time for another answer.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
     def cont(self) -> None:
         """SIGCONT: it goes on where it was stopped."""
