@@ -40,6 +40,7 @@ _PREPOSITION = re.compile(
     re.I,
 )
 _POINTING = re.compile(r"\b(?:it|its|they|them|their|each)\b|^which (?:is|are)\b", re.I)
+_LOOSE = re.compile(r"^(?:(?:and|or|but|as well as|versus|vs)\b|[\s.,?!:])+", re.I)
 _VERB_STEMS = frozenset(stem(verb) for verb in VERBS)
 _ARTICLE = re.compile(r"(?:the|an?|my|your|our|one's|python's)\s+", re.I)
 
@@ -140,7 +141,7 @@ def _groups(sentence: str) -> list[list[str]]:
     pieces = _JOINT.split(sentence)
     groups: list[list[str]] = []
     for i, piece in enumerate(pieces):
-        if i % 2 or not _bare(f"{piece} ").strip():
+        if i % 2 or _is_empty(piece):
             continue
         joint = pieces[i - 1] if i else ""
         if not groups or _asks_anew(joint, piece):
@@ -150,6 +151,12 @@ def _groups(sentence: str) -> list[list[str]]:
         else:
             groups[-1].append(piece)
     return groups
+
+
+def _is_empty(piece: str) -> bool:
+    """Whether it only opens a clause: `how`, `and when`, `explain the`."""
+    opening = _opening(f"{piece} ")
+    return not raw_words(_bare(f"{piece} "[opening.end() :]))
 
 
 def _asks_anew(joint: str, piece: str) -> bool:
@@ -256,7 +263,8 @@ def _bare(words: str) -> str:
 
 def _title(clause: str) -> str:
     order = _ORDER.match(clause)
-    words = _bare(clause[order.end() if order else 0 :].strip(" .,?!:")) or clause.strip()
+    words = _bare(_LOOSE.sub("", clause[order.end() if order else 0 :]).strip(" .,?!:"))
+    words = _LOOSE.sub("", words) or clause.strip()
     return words[:1].upper() + words[1:]
 
 

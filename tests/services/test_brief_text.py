@@ -150,7 +150,7 @@ def test_the_parts_of_a_question_are_what_a_person_would_call_them(
     assert titles(question) == expected.split(" | ")
 
 
-_WORDS = "what how why long do does is the cats loop eat stop files and or , ? : when them of it"
+_WORDS = "what how long do is the cats eat stop files and or , ? : when them of to explain"
 
 
 @given(st.lists(st.sampled_from(_WORDS.split()), max_size=14).map(" ".join))
