@@ -169,6 +169,12 @@ def test_verbs_share_their_subject_until_another_is_asked_about() -> None:
     assert [aspect.subject for aspect in both] == [(stem("cats"),)] * 2
 
 
+def test_a_verb_that_names_the_subject_is_not_what_is_asked_about_it() -> None:
+    (found,) = aspects("How do read and write locks differ?")
+    assert found.subject == (stem("read"), stem("write"), stem("locks"))
+    assert found.own == (stem("differ"),)
+
+
 def test_a_pronoun_stands_for_what_was_asked_before() -> None:
     _, after = aspects("How often does a job fail, and why is it slow?")
     assert (after.own, after.subject) == ((stem("slow"),), (stem("job"),))
