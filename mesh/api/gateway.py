@@ -118,7 +118,7 @@ class GatewayServicer(GatewayServiceServicer):
         self, request: pb.ListAgentsRequest, context: CallContext
     ) -> pb.ListAgentsResponse:
         """Every agent ever registered, and who is alive."""
-        registry = self._desk.parts.registry
+        registry, bus = self._desk.parts.registry, self._desk.parts.bus
         cards = await registry.cards()
         if request.name:
             cards = [card for card in cards if card.name == request.name]
@@ -126,7 +126,10 @@ class GatewayServicer(GatewayServiceServicer):
                 raise AgentUnknown(request.name)
         alive = await registry.presences(request.name)
         return pb.ListAgentsResponse(
-            agents=[view.agent(c, [p for p in alive if p.agent == c.name]) for c in cards]
+            agents=[
+                view.agent(c, [p for p in alive if p.agent == c.name], await bus.backlog(c.name))
+                for c in cards
+            ]
         )
 
     async def ListDeadLetters(

@@ -10,6 +10,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mesh.api.plain import parsed, plain
+from mesh.bus.port import Backlog
 from mesh.core.envelope import Record
 from mesh.core.payload import INLINE_LIMIT, Failure, Payload
 from mesh.core.subject import Subject
@@ -120,15 +121,17 @@ def state_at(value: Task, *, shard: str = "") -> api.StateAt:
     )
 
 
-def agent(card: Card, presences: Iterable[Presence]) -> api.Agent:
-    """An agent and its live instances."""
+def agent(card: Card, presences: Iterable[Presence], backlog: Backlog) -> api.Agent:
+    """An agent, its live instances, and what waits for it."""
     shown = api.Agent(
+        pending=backlog.waiting,
+        held=backlog.held,
         card=api.AgentCard(
             name=card.name,
             behaviour_version=card.behaviour_version,
             concurrency=card.concurrency,
             description=card.description,
-        )
+        ),
     )
     for one in card.inputs:
         accepted = shown.card.inputs.add(schema=one.schema, content_type=one.content_type)

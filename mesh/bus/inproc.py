@@ -13,7 +13,7 @@ import anyio
 from mesh.bus.beside import beside
 from mesh.bus.draft import Draft, drafts, standing
 from mesh.bus.inproc_inbox import InprocInbox, Queue
-from mesh.bus.port import Inbox, LogInfo
+from mesh.bus.port import Backlog, Inbox, LogInfo
 from mesh.clock import Clock, SystemClock
 from mesh.core.envelope import Envelope, Record
 from mesh.core.subject import MOVING, check_name, shard_of
@@ -124,6 +124,11 @@ class InprocBus:
             for shard, log in self._logs.items()
         ]
 
+    async def backlog(self, agent: str) -> Backlog:
+        """As the port says."""
+        await anyio.lowlevel.checkpoint()
+        return self._queue(agent).backlog()
+
     @asynccontextmanager
     async def inbox(self, agent: str, *, max_held: int) -> AsyncGenerator[Inbox]:
         """As the port says."""
@@ -191,7 +196,7 @@ class InprocBus:
 
     async def settled(self, agent: str) -> None:
         """Wait until nothing of an agent's is undone."""
-        while self._queue(agent).undone:
+        while await self.backlog(agent) != Backlog():
             await self._queue(agent).wait()
 
     def _queue(self, agent: str) -> Queue:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import anyio
 
+from mesh.bus.port import Backlog
 from mesh.clock import Clock
 from mesh.core.envelope import Record
 from mesh.errors import Unavailable
@@ -33,10 +34,10 @@ class Queue:
         self._undone: dict[tuple[str, int], _Undone] = {}
         self._changed = anyio.Event()
 
-    @property
-    def undone(self) -> int:
-        """How many deliveries nobody has acknowledged."""
-        return len(self._undone)
+    def backlog(self) -> Backlog:
+        """How many wait for a first holder, and how many had one."""
+        held = sum(1 for undone in self._undone.values() if undone.taken)
+        return Backlog(len(self._undone) - held, held)
 
     def offer(self, shard: str, record: Record) -> None:
         """A new record for the agent."""

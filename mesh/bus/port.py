@@ -11,7 +11,7 @@ from typing import Protocol
 
 from mesh.core.envelope import Envelope, Record
 
-__all__ = ["Bus", "Delivery", "Inbox", "LogInfo"]
+__all__ = ["Backlog", "Bus", "Delivery", "Inbox", "LogInfo"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,14 @@ class LogInfo:
     last: int
     created_at: datetime
     replicas: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """An agent's undone deliveries: `waiting` for their first holder, and `held` since then."""
+
+    waiting: int = 0
+    held: int = 0
 
 
 class Delivery(Protocol):
@@ -131,6 +139,14 @@ class Bus(Protocol):
 
     async def info(self) -> list[LogInfo]:
         """Every shard's log, in order of the shards."""
+        ...
+
+    async def backlog(self, agent: str) -> Backlog:
+        """What is undone of an agent's deliveries, all shards together; nothing of an unknown one.
+
+        Raises:
+            Unavailable: The bus does not answer.
+        """
         ...
 
     def inbox(self, agent: str, *, max_held: int) -> AbstractAsyncContextManager[Inbox]:

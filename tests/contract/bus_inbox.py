@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 
-from mesh.bus.port import Bus, Inbox
+from mesh.bus.port import Backlog, Bus, Inbox
 from mesh.errors import HistoryCorrupt, Unavailable
 from tests.contract.bus_append import UNREADABLE
 from tests.contract.bus_rig import (
@@ -142,6 +142,19 @@ class InboxContract:
                         delivery = await take(other)
                         assert delivery.record != held.record
                         await delivery.ack()
+
+    async def test_the_backlog_tells_what_waits_and_what_is_held(self, rig: Rig) -> None:
+        assert await rig.bus.backlog("planner") == Backlog()
+        async with rig.bus.inbox("planner", max_held=1) as inbox:
+            for _ in range(3):
+                await submit(rig, new_task("s0"))
+            held = await take(inbox)
+            assert await rig.bus.backlog("planner") == Backlog(waiting=2, held=1)
+            assert await rig.other.backlog("reader") == Backlog()
+            await held.ack()
+            for _ in range(2):
+                await (await take(inbox)).ack()
+            assert await rig.other.backlog("planner") == Backlog()
 
     async def test_leaving_gives_back_what_is_held(self, open_rig: OpenRig) -> None:
         async with open_rig(ack_wait_s=60) as rig:

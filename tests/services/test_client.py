@@ -268,9 +268,9 @@ async def test_agents_are_shown_with_who_is_alive(door: Door, mesh: Mesh) -> Non
     assert sorted(agents) == ["critic", "planner", "writer"]
     assert [i.instance for i in agents["planner"].instances] == ["1-planner"]
     assert not agents["critic"].instances
-    assert not agents["critic"].HasField("pending")
+    await mesh.submit("writer", {})
     (one,) = await mesh.agents("writer")
-    assert one.card.name == "writer"
+    assert (one.card.name, one.pending, one.held) == ("writer", 1, 0)
     with pytest.raises(AgentUnknown):
         await mesh.agents("poet")
     task = await mesh.submit("critic", {})

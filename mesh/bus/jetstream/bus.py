@@ -17,9 +17,15 @@ from mesh.bus.jetstream.inbox import JetStreamInbox, Leases
 from mesh.bus.jetstream.options import BusOptions
 from mesh.bus.jetstream.publisher import BATCH_LIMIT, Publisher
 from mesh.bus.jetstream.replies import Replies, open_replies
-from mesh.bus.jetstream.stream import ensure_streams, log_info
+from mesh.bus.jetstream.stream import (
+    agent_backlog,
+    consumer_name,
+    ensure_streams,
+    log_info,
+    stream_name,
+)
 from mesh.bus.jetstream.tail import Tail
-from mesh.bus.port import Inbox, LogInfo
+from mesh.bus.port import Backlog, Inbox, LogInfo
 from mesh.clock import Clock, SystemClock
 from mesh.core.envelope import Envelope, Record
 from mesh.core.subject import check_name, shard_of
@@ -97,6 +103,15 @@ class JetStreamBus:
             await log_info(self._replies, self._tenant, shard, deadline)
             for shard in self._shard_names
         ]
+
+    async def backlog(self, agent: str) -> Backlog:
+        """As the port says."""
+        name, deadline = consumer_name(self._tenant, check_name(agent)), self._deadline()
+        shards = [
+            await agent_backlog(self._replies, name, stream_name(self._tenant, shard), deadline)
+            for shard in self._shard_names
+        ]
+        return Backlog(sum(s.waiting for s in shards), sum(s.held for s in shards))
 
     @asynccontextmanager
     async def inbox(self, agent: str, *, max_held: int) -> AsyncGenerator[Inbox]:

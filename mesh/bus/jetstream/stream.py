@@ -10,11 +10,12 @@ from typing import cast
 import anyio
 
 from mesh.bus.jetstream.replies import Api, Replies
-from mesh.bus.port import LogInfo
+from mesh.bus.port import Backlog, LogInfo
 from mesh.core.subject import Subject
 from mesh.errors import MeshError, StreamDrifted, Unavailable
 
 __all__ = [
+    "agent_backlog",
     "agent_consumer",
     "consumer_name",
     "ensure_consumer",
@@ -143,6 +144,20 @@ async def log_info(replies: Replies, tenant: str, shard: str, deadline: float) -
         created_at=instant(answer["created"]),
         replicas=int(answer["config"]["num_replicas"]),
     )
+
+
+async def agent_backlog(replies: Replies, name: str, stream: str, deadline: float) -> Backlog:
+    """What is undone in one shard of an agent's consumer; nothing if it was never made.
+
+    Raises:
+        Unavailable: JetStream does not answer in time.
+    """
+    answer = await replies.api(f"CONSUMER.INFO.{stream}.{name}", {}, deadline)
+    if answer.error_code == _NO_CONSUMER:
+        return Backlog()
+    if answer.error_code:
+        raise Unavailable(f"consumer `{name}` of stream `{stream}`: {answer.error}")
+    return Backlog(int(answer["num_pending"]), int(answer["num_ack_pending"]))
 
 
 def instant(text: str) -> datetime:

@@ -401,9 +401,9 @@ class Agent(_message.Message):
     PENDING_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     pending: _builtins.int
-    """Deliveries that wait for it; absent where it is not known."""
+    """Deliveries that wait for their first holder."""
     held: _builtins.int
-    """Deliveries that it holds; absent where it is not known."""
+    """Deliveries that had a holder and are not done."""
     @_builtins.property
     def card(self) -> Global___AgentCard: ...
     @_builtins.property
@@ -413,21 +413,14 @@ class Agent(_message.Message):
         *,
         card: Global___AgentCard | None = ...,
         instances: _abc.Iterable[Global___AgentInstance] | None = ...,
-        pending: _builtins.int | None = ...,
-        held: _builtins.int | None = ...,
+        pending: _builtins.int = ...,
+        held: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_held", b"_held", "_pending", b"_pending", "card", b"card", "held", b"held", "pending", b"pending"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_held", b"_held", "_pending", b"_pending", "card", b"card", "held", b"held", "instances", b"instances", "pending", b"pending"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "held", b"held", "instances", b"instances", "pending", b"pending"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__held: _TypeAlias = _typing.Literal["held"]  # noqa: Y015
-    _WhichOneofArgType__held: _TypeAlias = _typing.Literal["_held", b"_held"]  # noqa: Y015
-    _WhichOneofReturnType__pending: _TypeAlias = _typing.Literal["pending"]  # noqa: Y015
-    _WhichOneofArgType__pending: _TypeAlias = _typing.Literal["_pending", b"_pending"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__held) -> _WhichOneofReturnType__held | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__pending) -> _WhichOneofReturnType__pending | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Agent: _TypeAlias = Agent  # noqa: Y015
 
