@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from services.brief.folder import default_docs
+from services.brief.verify import check_markdown
 from tests.system.local import Local
 
 pytestmark = pytest.mark.live
@@ -68,3 +70,35 @@ def test_a_missing_folder_is_a_mistake(local: Local) -> None:
     assert answer.code == 2
     assert "there is no folder nowhere" in answer.err
     assert not (local.folder / ".mesh-demo").exists()
+
+
+def test_every_quote_of_a_large_folder_stands_where_it_is_cited(
+    local: Local, pytestconfig: pytest.Config
+) -> None:
+    docs = local.folder / "docs"
+    docs.mkdir()
+    (docs / "animals.md").write_text(TEXT, encoding="utf-8")
+    for number in range(5_000 if pytestconfig.getoption("--bars") else 200):
+        folder = docs / f"part{number % 50}"
+        folder.mkdir(exist_ok=True)
+        text = f"Animal {number} is a beast. Beast {number} sleeps in barn {number} at night.\n"
+        (folder / f"beast{number}.txt").write_text(text, encoding="utf-8")
+    local.ok("demo", "--question", QUESTION, "--docs", "docs")
+    brief = (local.folder / ".mesh-demo" / "brief.md").read_text(encoding="utf-8")
+    assert "Cats sleep for thirteen hours a day" in brief
+    assert "they eat bread" in brief
+    assert brief.count("\u201c") >= 3
+    assert check_markdown(str(docs), brief) == []
+
+
+def test_the_default_documents_are_quoted_word_for_word(
+    local: Local, pytestconfig: pytest.Config
+) -> None:
+    if not pytestconfig.getoption("--bars"):
+        pytest.skip("ranks 28,000 passages; `make bars` runs it, `make demo` does the same")
+    answer = local.ok("demo")
+    brief = (local.folder / ".mesh-demo" / "brief.md").read_text(encoding="utf-8")
+    assert brief.count("\u201c") >= 3
+    assert check_markdown(default_docs(), brief) == []
+    route = re.findall(r"handed off to (\w+)", answer.out.partition("WHO")[2])
+    assert route[:3] == ["reader", "writer", "critic"]
