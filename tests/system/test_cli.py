@@ -1,6 +1,7 @@
 """Every command against one running mesh."""
 
 import subprocess
+import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
