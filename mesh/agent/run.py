@@ -3,7 +3,10 @@
 import logging
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from math import inf
+from typing import Any, cast
+
+import anyio
 
 from mesh.agent.context import TurnContext
 from mesh.agent.definition import Agent
@@ -21,9 +24,13 @@ from mesh.errors import AgentUnknown, MeshError, PayloadInvalid, Retryable, Verd
 from mesh.telemetry.names import invoking
 from mesh.telemetry.port import SpanSpec
 
-__all__ = ["Ending", "run_handler"]
+__all__ = ["Ending", "failure_of", "run_handler"]
 
 _log = logging.getLogger(__name__)
+_TEXT_CHARS = 8 * 1024
+"""Most of an error's text that is recorded."""
+_LONGEST_S = 30 * 24 * 3600.0
+"""Longest wait that a handler may ask for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,19 +54,39 @@ async def run_handler(agent: Agent, ports: Ports, limits: Limits, turn: Turn) ->
         try:
             handler, value = agent.accept(payload)
         except PayloadInvalid as error:
-            return Ending(events=(decide.reject(turn.task, _failure(error)),))
+            return Ending(events=(decide.reject(turn.task, failure_of(error)),))
         with ports.telemetry.span(_span(agent, turn)):
             outcome = await handler.run(context, value)
         return await _conclude(outcome, context.notes(), turn, ports)
-    except MeshError as error:
-        if error.verdict is Verdict.HALT:
+    except anyio.get_cancelled_exc_class() as error:
+        if anyio.current_effective_deadline() == -inf:
             raise
-        if error.verdict is Verdict.NEVER:
-            return Ending(events=(decide.fail(turn.task, _failure(error)),))
-        return _failed_attempt(error, turn, ports, limits)
+        # Not ours: of a task that the handler cancelled itself. It would end the worker in silence.
+        return _raised(RuntimeError(f"cancelled by its own code: {error!r}"), turn, ports, limits)
     except Exception as error:  # noqa: BLE001  # a handler may raise anything; it is recorded
-        _log.exception("handler of `%s` raised on task `%s`", agent.name, turn.cause.task_id)
-        return _failed_attempt(error, turn, ports, limits)
+        return _raised(error, turn, ports, limits)
+
+
+def _raised(error: Exception, turn: Turn, ports: Ports, limits: Limits) -> Ending:
+    """What an exception amounts to; a group of one counts as the one."""
+    error = _only(error)
+    if not isinstance(error, MeshError):
+        _log.error("handler raised on task `%s`", turn.cause.task_id, exc_info=error)
+    elif error.verdict is Verdict.HALT:
+        raise error
+    elif error.verdict is Verdict.NEVER:
+        return Ending(events=(decide.fail(turn.task, failure_of(error)),))
+    return _failed_attempt(error, turn, ports, limits)
+
+
+def _only(error: Exception) -> Exception:
+    while isinstance(error, ExceptionGroup):
+        # What a group is of cannot be checked; one that is an Exception holds nothing else.
+        inside = cast("ExceptionGroup[Exception]", error).exceptions
+        if len(inside) > 1:
+            return error
+        error = inside[0]
+    return error
 
 
 def _span(agent: Agent, turn: Turn) -> SpanSpec:
@@ -124,18 +151,36 @@ async def _hand_off(outcome: Handoff, notes: e.Noted | None, turn: Turn, ports: 
 
 
 def _failed_attempt(error: Exception, turn: Turn, ports: Ports, limits: Limits) -> Ending:
-    failure = _failure(error)
+    failure = failure_of(error)
     failed = decide.fail_attempt(turn.task, failure)
     if turn.attempt >= limits.attempts:
         dead = replace(decide.dead_letter(turn.task, failure), attempts=turn.attempt)
         return Ending(events=(failed, dead))
     asked = error.after if isinstance(error, Retryable) else None
-    delay_s = limits.backoff.delay_s(turn.attempt, ports.ids.random()) if asked is None else asked
+    delay_s = limits.backoff.delay_s(turn.attempt, ports.ids.random())
+    if asked is not None:
+        delay_s = min(max(0.0, asked), _LONGEST_S)
     retry_at = ports.clock.now() + timedelta(seconds=delay_s)
     return Ending(events=(replace(failed, retry_at=retry_at),), retry_s=delay_s)
 
 
-def _failure(error: Exception) -> Failure:
+def failure_of(error: Exception) -> Failure:
+    """An error as it is recorded: short enough, and text that can be sent."""
     if isinstance(error, MeshError):
-        return Failure(code=error.code, message=str(error), details=error.details())
-    return Failure(code=f"python.{type(error).__name__}", message=str(error) or repr(error))
+        details = {name: _plain(text) for name, text in error.details().items()}
+        return Failure(code=error.code, message=_plain(str(error)), details=details)
+    return Failure(code=f"python.{type(error).__name__}", message=_plain(_said(error)))
+
+
+def _said(error: Exception) -> str:
+    try:
+        return str(error) or repr(error)
+    except Exception:  # noqa: BLE001  # its author's code, which may raise anything
+        return "(an error that cannot be shown)"
+
+
+def _plain(text: str) -> str:
+    """Half characters, as in a file's name that is no UTF-8, are written out."""
+    if len(text) > _TEXT_CHARS:
+        text = f"{text[:_TEXT_CHARS]}… ({len(text)} characters)"
+    return text.encode(errors="backslashreplace").decode()

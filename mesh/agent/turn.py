@@ -105,7 +105,8 @@ class Turn:
         """Claim before running, as every redelivery must.
 
         Returns:
-            GO_ON when the claim is stored, ACK or DROP otherwise.
+            GO_ON when the claim is stored, WIND_UP when a cancel came right after it, ACK or DROP
+            otherwise.
         """
         if not self.delivery.lease_valid:
             return Next.DROP
@@ -116,12 +117,11 @@ class Turn:
             return Next.DROP
         except Contested as error:
             records = await self._history()
-            self.task = fold(records)
-            if turn_over(self.task, self._position):
-                return Next.ACK
-            if not _stand(envelopes, records):
-                _log.info("claim of task `%s` refused, dropping it: %s", self.cause.task_id, error)
-                return Next.DROP
+            verdict = self._heed(records, envelopes)
+            if verdict is Next.ACK or _stand(envelopes, records):
+                return verdict
+            _log.info("claim of task `%s` refused, dropping it: %s", self.cause.task_id, error)
+            return Next.DROP
         return Next.GO_ON
 
     async def claim_running(self) -> Next:
@@ -130,18 +130,25 @@ class Turn:
             return Next.GO_ON
         return await self.commit(start(self.task))
 
-    async def commit(self, *events: e.TaskEvent, to: str = LOG, winding_up: bool = False) -> Next:
+    async def commit(
+        self, *events: e.TaskEvent, to: str = LOG, despite_cancel: bool = False
+    ) -> Next:
         """Append events of this turn, as one; they are built once and keep their ids.
 
         Args:
             events: Oldest first.
             to: Addressee of the last one.
-            winding_up: The events are what a requested cancel calls for.
+            despite_cancel: They may stand after a requested cancel: they wind up, or give back.
 
         Returns:
             GO_ON when they are stored; otherwise what the log demands: ACK, DROP or WIND_UP.
+
+        Raises:
+            EnvelopeInvalid: The log can never take them.
         """
         async with self._writing:
+            if self.task.cancel_requested and not despite_cancel:
+                return Next.WIND_UP  # a hint may have told so since the handler ended
             envelopes = self._envelopes(events, to)
             tries = 0
             while True:
@@ -151,32 +158,30 @@ class Turn:
                     return Next.GO_ON
                 except Unavailable as error:
                     _log.warning("task `%s` waits for the bus: %s", self.cause.task_id, error)
-                    await anyio.sleep(_PATIENCE.delay_s(tries, self._ports.ids.random()))
                 except Contested as error:
                     verdict = await self._after(error, envelopes)
-                    if verdict is Next.WIND_UP and winding_up:
+                    if verdict is Next.WIND_UP and despite_cancel:
                         verdict = Next.AGAIN
                     if verdict is not Next.AGAIN:
                         return verdict
+                    if tries == 1:
+                        continue  # moved meanwhile, as a cancel or a stranger may: at once
+                await anyio.sleep(_PATIENCE.delay_s(tries, self._ports.ids.random()))
 
-    async def refresh(self) -> bool:
-        """Read the task again; whether a cancel was requested in the turn that is still open."""
+    async def look(self) -> Next:
+        """Read the task again.
+
+        Returns:
+            GO_ON if this holder still carries it; otherwise what the log demands: ACK, DROP or
+            WIND_UP.
+        """
         async with self._writing:
-            self.task = fold(await self._history())
-            return self.task.cancel_requested and not turn_over(self.task, self._position)
+            return self._heed(await self._history(), ())
 
     async def _after(self, error: Contested, envelopes: Sequence[Envelope]) -> Next:
         """Read the task after a refused or unanswered append, and follow the rule."""
-        records = await self._history()
-        self.task = fold(records)
+        verdict = self._heed(await self._history(), envelopes)
         self._ports.telemetry.count(APPENDS_REFUSED)
-        verdict = after_refusal(
-            self.task,
-            position=self._position,
-            claims=self._claims,
-            instance=self._ports.instance,
-            stored=_stand(envelopes, records),
-        )
         _log.warning(
             "append to task `%s` %s (%s): %s",
             self.cause.task_id,
@@ -184,6 +189,24 @@ class Turn:
             error,
             verdict.value,
         )
+        return verdict
+
+    def _heed(self, records: Sequence[Record], envelopes: Sequence[Envelope]) -> Next:
+        """Follow the rule at the head of the log; `envelopes` are what this holder tried to append.
+
+        The head becomes what later appends are fenced on only while this holder carries the turn:
+        knowing what another one wrote must never let a former carrier write after it.
+        """
+        head = fold(records)
+        verdict = after_refusal(
+            head,
+            position=self._position,
+            claims=self._claims,
+            instance=self._ports.instance,
+            stored=_stand(envelopes, records),
+        )
+        if verdict not in (Next.ACK, Next.DROP):
+            self.task = head
         return verdict
 
     async def _append(self, envelopes: Sequence[Envelope]) -> tuple[int, ...]:

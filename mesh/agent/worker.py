@@ -7,21 +7,23 @@ import logging
 import os
 import socket
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import anyio
 from anyio.abc import TaskStatus
 
 from mesh.agent.definition import Agent
 from mesh.agent.ports import Limits, Ports
-from mesh.agent.run import Ending, run_handler
+from mesh.agent.run import Ending, failure_of, run_handler
 from mesh.agent.turn import Turn
 from mesh.agent.unreadable import dead_letter_unreadable
+from mesh.bus.beside import beside
 from mesh.bus.port import Delivery, Inbox
 from mesh.core import decide
 from mesh.core.leg import Next
 from mesh.core.payload import Failure
-from mesh.errors import Contested, Unavailable
+from mesh.errors import EnvelopeInvalid, MeshError, Unavailable, Verdict
 from mesh.registry.port import Presence
 from mesh.telemetry.names import CONSUMED, DELIVERY_WAIT_S, PROCESS_S, processing, settling
 
@@ -30,6 +32,15 @@ __all__ = ["CANCEL_TOPIC", "Worker"]
 CANCEL_TOPIC = "cancel"
 """Hints on `cancel.<task id>` say that a cancel was requested."""
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """How to settle a delivery: ack, nak when `retry_s` is set, or drop."""
+
+    verdict: Next
+    retry_s: float | None = None
+    attempt: int = 1
 
 
 class _Carried:
@@ -66,8 +77,11 @@ class Worker:
         self._agent, self._ports, self._limits = agent, ports, limits
         self._carried: dict[str, _Carried] = {}
         self._stop = anyio.Event()
+        self._places: set[tuple[str, int]] = set()
         self._busy = 0
         self._idle = anyio.Event()
+        self._leaving = False
+        self._halted: MeshError | None = None
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Announce the agent and carry its deliveries until `stop`; returns when drained.
@@ -91,6 +105,8 @@ class Worker:
                     tasks.start_soon(self._carry, delivery)
                 await self._drain()
                 tasks.cancel_scope.cancel()
+        if self._halted is not None:
+            raise self._halted
 
     def stop(self) -> None:
         """Take no more; let running handlers finish or give their deliveries back."""
@@ -112,58 +128,94 @@ class Worker:
         inbox.stop()
 
     async def _drain(self) -> None:
-        if self._busy:
-            with anyio.move_on_after(self._limits.drain_s):
-                await self._idle.wait()
+        with anyio.move_on_after(self._limits.drain_s):
+            await self._quiet()
+        self._leaving = True
         for carried in list(self._carried.values()):
             carried.drain()
-        if self._busy:
-            # What is left appends its release; a bus that does not answer must not hold us.
-            with anyio.move_on_after(1.5):
-                await self._idle.wait()
+        # What is left appends its release; a bus that does not answer must not hold us.
+        with anyio.move_on_after(1.5):
+            await self._quiet()
+
+    async def _quiet(self) -> None:
+        """Until nothing is carried."""
+        while self._busy:
+            self._idle = anyio.Event()
+            await self._idle.wait()
 
     async def _listen(self) -> None:
         async with self._ports.bus.hints(f"{CANCEL_TOPIC}.*") as hints:
             async for topic in hints:
                 carried = self._carried.get(topic.rpartition(".")[2])
-                if carried and await carried.turn.refresh():
-                    carried.stop(Next.WIND_UP)
+                verdict = await carried.turn.look() if carried else Next.GO_ON
+                if carried and verdict is not Next.GO_ON:
+                    carried.stop(verdict)
 
     async def _carry(self, delivery: Delivery) -> None:
         try:
-            await self._settle(delivery)
-        except (Unavailable, Contested) as error:
-            # Nothing is lost: without an ack it comes again when its lease runs out.
-            _log.warning("delivery at position %d let go: %s", delivery.record.position, error)
-            delivery.drop()
+            await self._settle(delivery, await self._due(delivery))
         finally:
             self._busy -= 1
-            if self._busy == 0 and self._stop.is_set():
+            if self._busy == 0:
                 self._idle.set()
 
-    async def _settle(self, delivery: Delivery) -> None:
+    async def _due(self, delivery: Delivery) -> _Due:
+        """Carry a delivery as far as it goes; an error of ours lets it go.
+
+        Nothing is lost then: without an ack it comes again when its lease runs out.
+        """
+        position = delivery.record.position
+        try:
+            return await self._take(delivery)
+        except MeshError as error:
+            if error.verdict is Verdict.HALT:
+                _log.error("position %d: %s; the agent stops", position, error)
+                self._halted = self._halted or error
+                self.stop()
+            else:
+                _log.warning("delivery at position %d let go: %s", position, error)
+        except Exception:  # noqa: BLE001  # a bug must not take the other deliveries with it
+            _log.exception("delivery at position %d let go: a bug", position)
+        return _Due(Next.DROP)
+
+    async def _settle(self, delivery: Delivery, due: _Due) -> None:
+        if due.verdict is Next.DROP:
+            delivery.drop()
+            return
+        verb = "ack" if due.retry_s is None else "nak"
+        span = settling(delivery.record, delivery.shard, attempt=due.attempt, verb=verb)
+        try:
+            with self._ports.telemetry.span(span):
+                await (delivery.ack() if due.retry_s is None else delivery.nak(due.retry_s))
+        except Unavailable as error:
+            _log.warning("%s of position %d: %s", verb, delivery.record.position, error)
+
+    async def _take(self, delivery: Delivery) -> _Due:
         self._ports.telemetry.count(CONSUMED)
         cause = delivery.record.envelope
         if cause is None:
             await dead_letter_unreadable(self._agent, self._ports, delivery)
-            await delivery.ack()
-            return
+            return _Due(Next.ACK)
+        place = (delivery.shard, delivery.record.position)
+        if place in self._places:
+            # Its lease ran out under a handler that still runs in this very process. To run it
+            # beside itself would help nobody; if that run is lost, it comes again.
+            return _Due(Next.DROP)
         turn = Turn(self._agent, self._ports, delivery, cause)
-        verdict, retry_s = await self._take(turn)
-        if verdict is Next.DROP:
-            delivery.drop()
-            return
-        verb = "ack" if retry_s is None else "nak"
-        span = settling(delivery.record, delivery.shard, attempt=turn.attempt, verb=verb)
-        with self._ports.telemetry.span(span):
-            await (delivery.ack() if retry_s is None else delivery.nak(retry_s))
+        self._places.add(place)
+        try:
+            verdict, retry_s = await self._judge(turn)
+        finally:
+            self._places.discard(place)
+        return _Due(verdict, retry_s, turn.attempt)
 
-    async def _take(self, turn: Turn) -> tuple[Next, float | None]:
+    async def _judge(self, turn: Turn) -> tuple[Next, float | None]:
         """Carry the turn as far as it goes: what the delivery is due, and when to retry it."""
         verdict = await turn.judge()
         if verdict in (Next.ACK, Next.DROP):
             return verdict, None
-        if turn.delivery.redelivered and turn.attempt > self._limits.attempts:
+        exhausted = turn.delivery.redelivered and turn.attempt > self._limits.attempts
+        if exhausted and verdict is not Next.WIND_UP:
             return await self._give_up(turn), None
         telemetry, record = self._ports.telemetry, turn.delivery.record
         waited = self._ports.clock.now() - record.stored_at
@@ -179,8 +231,9 @@ class Worker:
     async def _take_up(self, turn: Turn, verdict: Next) -> tuple[Next, float | None]:
         if turn.delivery.redelivered:
             claimed = await turn.claim_first()
-            if claimed is not Next.GO_ON:
+            if claimed in (Next.ACK, Next.DROP):
                 return claimed, None
+            verdict = claimed if claimed is Next.WIND_UP else verdict
         if verdict is Next.WIND_UP:
             return await self._wind_up(turn), None
         return await self._run(turn)
@@ -190,24 +243,30 @@ class Worker:
         ending = await self._handle(carried)
         if carried.stopped_for is not None or ending is None:
             return await self._stopped(carried)
-        verdict = await turn.commit(*ending.events, to=ending.to)
+        try:
+            verdict = await turn.commit(*ending.events, to=ending.to)
+        except EnvelopeInvalid as error:
+            _log.error("outcome of task `%s` cannot be stored: %s", turn.cause.task_id, error)
+            ending = Ending(events=(decide.fail(turn.task, failure_of(error)),))
+            verdict = await turn.commit(*ending.events)
         if verdict is Next.WIND_UP:
             return await self._wind_up(turn), None
         return verdict, ending.retry_s if verdict is Next.GO_ON else None
 
     async def _handle(self, carried: _Carried) -> Ending | None:
         """Run the handler, claiming the turn when it takes long; None if it was ended."""
+        if self._leaving:
+            carried.drain()
+            return None
         task_id = carried.turn.cause.task_id
         endings: list[Ending] = []
         self._carried[task_id] = carried
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._claim_when_slow, carried)
+            async with beside(partial(self._claim_when_slow, carried)):
                 with carried.scope:
                     endings.append(
                         await run_handler(self._agent, self._ports, self._limits, carried.turn)
                     )
-                tasks.cancel_scope.cancel()
         finally:
             if self._carried.get(task_id) is carried:
                 del self._carried[task_id]
@@ -232,11 +291,12 @@ class Worker:
         """Let another process run it at once, and do not count this run."""
         if not turn.claimed:
             return Next.GO_ON, 0.0
-        verdict = await turn.commit(decide.release(turn.task, reason="the process stops"))
+        release = decide.release(turn.task, reason="the process stops")
+        verdict = await turn.commit(release, despite_cancel=True)
         return (verdict, 0.0) if verdict is Next.GO_ON else (Next.DROP, None)
 
     async def _wind_up(self, turn: Turn) -> Next:
-        return await turn.commit(decide.cancel(turn.task), winding_up=True)
+        return await turn.commit(decide.cancel(turn.task), despite_cancel=True)
 
     async def _give_up(self, turn: Turn) -> Next:
         """The attempts are used up, the last one without a word: its process died."""
@@ -247,4 +307,5 @@ class Worker:
         )
         turn.attempt -= 1
         dead = replace(decide.dead_letter(turn.task, failure), attempts=turn.attempt)
-        return await turn.commit(dead)
+        verdict = await turn.commit(dead)
+        return await self._wind_up(turn) if verdict is Next.WIND_UP else verdict
