@@ -80,13 +80,11 @@ def _raised(error: Exception, turn: Turn, ports: Ports, limits: Limits) -> Endin
 
 
 def _only(error: Exception) -> Exception:
-    while isinstance(error, ExceptionGroup):
-        # What a group is of cannot be checked; one that is an Exception holds nothing else.
-        inside = cast("ExceptionGroup[Exception]", error).exceptions
-        if len(inside) > 1:
-            return error
-        error = inside[0]
-    return error
+    if not isinstance(error, ExceptionGroup):
+        return error
+    # What a group is of cannot be checked; one that is an Exception holds nothing else.
+    group = cast("ExceptionGroup[Exception]", error)
+    return _only(group.exceptions[0]) if len(group.exceptions) == 1 else group
 
 
 def _span(agent: Agent, turn: Turn) -> SpanSpec:

@@ -1,8 +1,8 @@
 """The in-process bus with more that can go wrong: slow reads, lost settlements."""
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -42,6 +42,19 @@ class FaultyBus(InprocBus):
         """Nothing goes wrong yet."""
         self.gates, self.settlements = deque(), deque()
         return self
+
+    def repeat(self, agent: str, record: Record) -> None:
+        """Deliver a record again, its count forgotten, as a broker that was restored may."""
+        self._queue(agent).offer("s0", record)
+
+    @contextmanager
+    def calm(self) -> Generator[None]:
+        """The faults of appends wait until the block is left."""
+        faults, self.faults = self.faults, deque()
+        try:
+            yield
+        finally:
+            self.faults = faults
 
     async def history(
         self, task_id: str, *, root_task_id: str = "", after: int = 0
