@@ -235,7 +235,7 @@ def check(history: list[Record]) -> None:
 
 def test_whatever_happens_each_task_ends_once(request: pytest.FixtureRequest) -> None:
     @settings(
-        max_examples=2000 if request.config.getoption("--bars") else 60,
+        max_examples=400 if request.config.getoption("--bars") else 60,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
         print_blob=True,
