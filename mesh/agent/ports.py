@@ -14,7 +14,10 @@ __all__ = ["Limits", "Ports"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """The outside world of one process; `instance` is unique and begins with the pid."""
+    """The outside world of one process.
+
+    `instance` is unique and begins with the pid; `known_agents` remembers whose cards were seen.
+    """
 
     bus: Bus
     blobs: BlobStore
@@ -23,6 +26,7 @@ class Ports:
     ids: IdSource
     telemetry: Telemetry
     instance: str
+    known_agents: set[str] = field(default_factory=set[str])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

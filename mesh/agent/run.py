@@ -137,8 +137,11 @@ async def _conclude(outcome: Any, notes: e.Noted | None, turn: Turn, ports: Port
 
 
 async def _hand_off(outcome: Handoff, notes: e.Noted | None, turn: Turn, ports: Ports) -> Ending:
-    if await ports.registry.card(check_name(outcome.agent)) is None:
-        raise AgentUnknown(outcome.agent)
+    if check_name(outcome.agent) not in ports.known_agents:
+        # A card never expires, so what was seen once needs no second look.
+        if await ports.registry.card(outcome.agent) is None:
+            raise AgentUnknown(outcome.agent)
+        ports.known_agents.add(outcome.agent)
     task = noted(turn.task, notes) if notes else turn.task
     event = decide.hand_off(
         task,

@@ -8,17 +8,15 @@ import os
 import socket
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 
 import anyio
-from anyio.abc import TaskStatus
+from anyio.abc import TaskGroup, TaskStatus
 
 from mesh.agent.definition import Agent
 from mesh.agent.ports import Limits, Ports
 from mesh.agent.run import Ending, failure_of, run_handler
 from mesh.agent.turn import Turn
 from mesh.agent.unreadable import dead_letter_unreadable
-from mesh.bus.beside import beside
 from mesh.bus.port import Delivery, Inbox
 from mesh.core import decide
 from mesh.core.leg import Next
@@ -31,6 +29,8 @@ __all__ = ["CANCEL_TOPIC", "Worker"]
 
 CANCEL_TOPIC = "cancel"
 """Hints on `cancel.<task id>` say that a cancel was requested."""
+_LOOK_S = 0.01
+"""How often, at most, it is looked whether a handler takes long."""
 _log = logging.getLogger(__name__)
 
 
@@ -48,6 +48,8 @@ class _Carried:
 
     def __init__(self, turn: Turn) -> None:
         self.turn = turn
+        self.began_s = anyio.current_time()
+        self.claiming = False
         self.scope = anyio.CancelScope()
         self.stopped_for: Next | None = None
         self.drained = False
@@ -79,7 +81,7 @@ class Worker:
         self._stop = anyio.Event()
         self._places: set[tuple[str, int]] = set()
         self._busy = 0
-        self._idle = anyio.Event()
+        self._idle, self._working = anyio.Event(), anyio.Event()
         self._leaving = False
         self._halted: MeshError | None = None
 
@@ -99,6 +101,7 @@ class Worker:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._listen)
                 tasks.start_soon(self._stop_inbox, inbox)
+                tasks.start_soon(self._claim_slow, tasks)
                 task_status.started()
                 async for delivery in inbox:
                     self._busy += 1
@@ -261,20 +264,40 @@ class Worker:
         task_id = carried.turn.cause.task_id
         endings: list[Ending] = []
         self._carried[task_id] = carried
+        self._working.set()
         try:
-            async with beside(partial(self._claim_when_slow, carried)):
-                with carried.scope:
-                    endings.append(
-                        await run_handler(self._agent, self._ports, self._limits, carried.turn)
-                    )
+            with carried.scope:
+                endings.append(
+                    await run_handler(self._agent, self._ports, self._limits, carried.turn)
+                )
         finally:
             if self._carried.get(task_id) is carried:
                 del self._carried[task_id]
         return endings[0] if endings else None
 
-    async def _claim_when_slow(self, carried: _Carried) -> None:
-        await anyio.sleep(self._limits.claim_after_s)
-        verdict = await carried.turn.claim_running()
+    async def _claim_slow(self, tasks: TaskGroup) -> None:
+        """Claim the turns whose handlers take long.
+
+        A claim that has begun is finished though its handler ends: the outcome waits for it, and is
+        not refused by its own holder's claim.
+        """
+        while True:
+            if not self._carried:
+                self._working = anyio.Event()
+                await self._working.wait()
+            await anyio.sleep(max(_LOOK_S, self._limits.claim_after_s / 4))
+            due_s = anyio.current_time() - self._limits.claim_after_s
+            for carried in self._carried.values():
+                if carried.began_s <= due_s and not carried.claiming:
+                    carried.claiming = True
+                    tasks.start_soon(self._claim, carried)
+
+    async def _claim(self, carried: _Carried) -> None:
+        try:
+            verdict = await carried.turn.claim_running()
+        except MeshError as error:
+            _log.warning("claim of task `%s`: %s", carried.turn.cause.task_id, error)
+            verdict = Next.DROP  # whatever it is, the redelivery meets it too
         if verdict is not Next.GO_ON:
             carried.stop(verdict)
 
