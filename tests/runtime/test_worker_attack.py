@@ -1,24 +1,20 @@
 """What tried to break a worker, and must not."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import anyio
 import pytest
 
 from mesh.agent.context import Context
-from mesh.agent.definition import Agent
-from mesh.agent.outcome import Fail, Handoff, Outcome, Reply
+from mesh.agent.outcome import Outcome, Reply
 from mesh.bus.inproc import Fault, InprocBus
 from mesh.core import event as e
 from mesh.core.subject import shard_of
 from mesh.core.task import State
-from mesh.errors import Fatal, HistoryCorrupt, MeshError, Retryable
 from tests.make import TENANT, envelope
 from tests.runtime.faulty_bus import FaultyBus, Gate, Settled
 from tests.runtime.rig import FAST, Rig, run_worker, running
-from tests.runtime.sample_agent import echo, failing, holding
+from tests.runtime.sample_agent import doing, echo, failing, holding, lives
 
 pytestmark = pytest.mark.anyio
 ALONE = replace(FAST, concurrency=1)
@@ -31,22 +27,6 @@ def faulty() -> tuple[Rig, FaultyBus]:
     return rig, bus
 
 
-def doing(act: Callable[[Context, str], Awaitable[Outcome]]) -> Agent:
-    """An agent of one act; `good` is answered, so that a test sees whether it lives."""
-    agent = Agent("echo")
-
-    @agent.on(str)
-    async def run(ctx: Context, text: str) -> Outcome:
-        return Reply(text) if text == "good" else await act(ctx, text)
-
-    return agent
-
-
-async def lives(rig: Rig) -> None:
-    """Whether the worker still takes work."""
-    await rig.until(await rig.submit("echo", "good"), State.COMPLETED)
-
-
 async def writers(rig: Rig, task_id: str) -> list[str]:
     """Who wrote each event, by instance."""
     return [r.envelope.sender.instance if r.envelope else "?" for r in await rig.history(task_id)]
@@ -57,59 +37,6 @@ async def held_before(rig: Rig) -> None:
     started = anyio.Event()
     async with running(rig.worker(holding(started, anyio.Event()), replace(ALONE, drain_s=0.01))):
         await started.wait()
-
-
-async def test_a_cancelled_error_of_the_handlers_own_is_a_failed_attempt() -> None:
-    async def act(ctx: Context, text: str) -> Outcome:
-        raise asyncio.CancelledError("of a task that the handler itself cancelled")
-
-    rig = Rig()
-    async with running(rig.worker(doing(act))):
-        task_id = await rig.submit("echo", "hi")
-        await rig.until(task_id, version=2)
-        await lives(rig)
-    assert await rig.kinds(task_id) == ["submitted", "attempt_failed"]
-
-
-@pytest.mark.parametrize("error", [ExceptionGroup("g", [Fatal("never")])])
-async def test_a_groups_only_error_counts_as_itself(error: Exception) -> None:
-    rig = Rig()
-    async with running(rig.worker(failing(error))):
-        task = await rig.until(await rig.submit("echo", "hi"), State.FAILED)
-    assert task.failure is not None
-    assert task.failure.code == "agent.fatal"
-
-
-async def test_an_error_that_halts_lets_the_others_finish_and_leaves_as_itself() -> None:
-    rig, started, release = Rig(), anyio.Event(), anyio.Event()
-
-    async def act(ctx: Context, text: str) -> Outcome:
-        if text == "halt":
-            raise HistoryCorrupt("two truths")
-        started.set()
-        await release.wait()
-        return Reply(text)
-
-    ended: list[MeshError] = []
-    slow = bad = ""
-
-    async def live() -> None:
-        try:
-            await rig.worker(doing(act)).run()
-        except MeshError as error:
-            ended.append(error)
-
-    with anyio.fail_after(5):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(live)
-            slow = await rig.submit("echo", "slow")
-            await started.wait()
-            bad = await rig.submit("echo", "halt")
-            await anyio.wait_all_tasks_blocked()
-            release.set()
-    assert [type(error) for error in ended] == [HistoryCorrupt]
-    assert (await rig.task(slow)).state is State.COMPLETED
-    assert await rig.kinds(bad) == ["submitted"]
 
 
 @pytest.mark.parametrize("what", [Settled.DONE, Settled.LOST])
@@ -263,65 +190,6 @@ async def test_a_task_cancelled_after_its_last_attempt_ends_canceled() -> None:
     async with running(rig.worker(echo())):
         task = await rig.until(task_id, State.CANCELED, State.FAILED)
     assert task.state is State.CANCELED
-
-
-async def noting(ctx: Context, text: str) -> Outcome:
-    ctx.decide("big", "x" * 2_000_000)
-    return Reply("ok")
-
-
-async def ruling(ctx: Context, text: str) -> Outcome:
-    ctx.constraint("x" * 2_000_000)
-    return Handoff("echo", "on")
-
-
-async def unspeakable(ctx: Context, text: str) -> Outcome:
-    return Fail("half a \ud800 character")
-
-
-async def mistaken(ctx: Context, text: str) -> Outcome:
-    ctx.decide("id", 5)  # type: ignore[arg-type]  # what an author without a checker may do
-    return Reply("ok")
-
-
-@pytest.mark.parametrize("act", [noting, ruling, unspeakable, mistaken])
-async def test_an_outcome_the_log_cannot_take_fails_the_task(
-    act: Callable[[Context, str], Awaitable[Outcome]],
-) -> None:
-    rig = Rig()
-    async with running(rig.worker(doing(act))):
-        task_id = await rig.submit("echo", "hi")
-        task = await rig.until(task_id, State.FAILED)
-        await lives(rig)
-        await rig.acked("echo")
-    assert task.failure is not None
-    assert task.failure.code == "wire.envelope_invalid"
-
-
-class Wordless(Exception):
-    def __str__(self) -> str:
-        raise RuntimeError("no words")
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        ValueError("x" * 3_000_000),
-        ValueError("half a \ud800 character"),
-        Retryable("later", after=float("inf")),
-        Retryable("later", after=float("nan")),
-        Retryable("later", after=-5.0),
-        Retryable("later", after=1e300),
-        Wordless(),
-    ],
-)
-async def test_any_error_is_recorded_as_a_failed_attempt(error: Exception) -> None:
-    rig = Rig()
-    async with running(rig.worker(failing(error, Reply("good"), Reply("good")))):
-        task_id = await rig.submit("echo", "hi")
-        await rig.until(task_id, version=2)
-        await lives(rig)
-    assert (await rig.kinds(task_id))[:2] == ["submitted", "attempt_failed"]
 
 
 async def test_a_message_on_a_subject_of_no_task_is_let_go() -> None:
