@@ -32,7 +32,13 @@ from mesh.errors import (
 )
 from mesh.gateway.fanout import Fanout, open_fanout
 from mesh.gateway.reading import Archive, Reading, read
-from mesh.gateway.submission import Submission, Submitted, first_agent, same_input
+from mesh.gateway.submission import (
+    Submission,
+    Submitted,
+    check_sizes,
+    first_agent,
+    same_input,
+)
 from mesh.registry.port import Registry
 from mesh.telemetry.context import stamped
 from mesh.telemetry.names import SENT, sending
@@ -81,10 +87,12 @@ class Desk:
             AgentUnknown: No agent of this name was ever registered.
             PayloadTooLarge: The input is over 64 MiB.
             PayloadInvalid: The input is a claim check: only the gateway makes those.
+            Invalid: Labels, objective, key or correlation id are too large to go with every event.
             KeyConflict: The key belongs to a task with another agent or input.
             Unresolved: The append got no answer in time; submit again with the same ids.
             Unavailable: The log, the registry or the ledger does not answer.
         """
+        check_sizes(submission)
         warnings = await self._check_agent(submission.agent)
         task_id = self._task_id(submission)
         if submission.input is not None and submission.input.blob is not None:

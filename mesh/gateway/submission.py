@@ -11,8 +11,12 @@ from hashlib import sha256
 from mesh.core.envelope import DEFAULT_MAX_HOPS, TraceContext
 from mesh.core.payload import Payload
 from mesh.core.task import Task
+from mesh.errors import Invalid
 
-__all__ = ["Submission", "Submitted", "first_agent", "same_input"]
+__all__ = ["Submission", "Submitted", "check_sizes", "first_agent", "same_input"]
+
+_LABELS_BYTES, _OBJECTIVE_BYTES, _KEY_BYTES = 16 * 1024, 32 * 1024, 512
+"""What goes with every event, or into every packet, must leave the log room for the event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,23 @@ class Submitted:
     shard: str
     warnings: tuple[str, ...] = ()
     duplicate: bool = False
+
+
+def check_sizes(submission: Submission) -> None:
+    """Refuse what is not an input and yet large.
+
+    Raises:
+        Invalid: The text names what, its size and its limit.
+    """
+    labels = sum(len(f"{name}{value}".encode()) for name, value in submission.labels.items())
+    for what, size, limit in (
+        ("labels", labels, _LABELS_BYTES),
+        ("objective", len(submission.objective.encode()), _OBJECTIVE_BYTES),
+        ("idempotency_key", len(submission.key.encode()), _KEY_BYTES),
+        ("correlation_id", len(submission.correlation_id.encode()), _KEY_BYTES),
+    ):
+        if size > limit:
+            raise Invalid(f"{what} of {size} bytes, at most {limit}; large data is an input")
 
 
 def first_agent(task: Task) -> str:

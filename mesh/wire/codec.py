@@ -68,7 +68,10 @@ def decode(raw: bytes) -> Envelope:
             raise EnvelopeInvalid(f"`{name}` is not 32 lower-case hex digits")
     if not message.HasField("sender") or not message.HasField("occurred_at"):
         raise EnvelopeInvalid("`from` and `occurred_at` must be set")
-    return _envelope(message, body, raw)
+    try:
+        return _envelope(message, body, raw)
+    except (OverflowError, ValueError) as error:
+        raise EnvelopeInvalid(f"a value is out of its range: {error}") from error
 
 
 def read_record(position: int, stored_at: datetime, subject: str, raw: bytes) -> Record:

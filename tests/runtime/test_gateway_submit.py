@@ -1,5 +1,6 @@
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from typing import Any
 
 import anyio
 import pytest
@@ -248,3 +249,21 @@ async def test_a_task_that_never_was_is_unknown(rig: GatewayRig) -> None:
             await desk.read("0" * 32)
         with pytest.raises(NameInvalid):
             await desk.read("*")
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        {"labels": {"x": "y" * 20_000}},
+        {"objective": "y" * 40_000},
+        {"key": "k" * 600},
+        {"correlation_id": "c" * 600},
+    ],
+    ids=lambda large: next(iter(large)),
+)
+async def test_what_goes_with_every_event_must_be_small(
+    rig: GatewayRig, large: dict[str, Any]
+) -> None:
+    async with rig.desks(1) as (desk,):
+        with pytest.raises(Invalid, match="at most"):
+            await desk.submit(replace(submission(), **large))

@@ -155,6 +155,16 @@ def test_unreadable_bytes_give_an_error_that_names_the_cause(raw: bytes, cause: 
     assert cause in kept.fault
 
 
+def test_an_instant_that_is_out_of_range_is_unreadable() -> None:
+    message = RelayEnvelope()
+    message.ParseFromString(encode(FULL))
+    message.deadline.seconds = 10**15
+    raw = message.SerializeToString()
+    with pytest.raises(EnvelopeInvalid, match="out of its range"):
+        decode(raw)
+    assert read_record(7, START, str(FULL.subject("s0")), raw).envelope is None
+
+
 def test_a_newer_minor_version_is_read() -> None:
     assert decode(encode(replace(FULL, spec_version="1.9"))).spec_version == "1.9"
 
