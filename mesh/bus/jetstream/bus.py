@@ -158,7 +158,7 @@ class JetStreamBus:
                 return  # a slow reader loses hints, as the port says
 
         subscription = await connection.listen(self._hint_subject(topic), take)
-        await connection.flush()
+        await connection.heard()
         try:
             yield receive
         finally:

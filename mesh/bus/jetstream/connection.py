@@ -123,6 +123,17 @@ class Connection(Client):
         except Error as error:
             raise Unavailable(f"cannot listen on `{subject}`: {error}") from error
 
+    async def heard(self) -> None:
+        """Wait until the broker has taken everything that was sent before.
+
+        Raises:
+            Unavailable: It does not answer in time, or the connection is closed.
+        """
+        try:
+            await self.flush()
+        except Error as error:
+            raise Unavailable(f"NATS does not answer: {error}") from error
+
     async def finish(self, subscription: Subscription) -> None:
         """End a subscription; what the broker sent until then is still received, if it answers."""
         if self.is_closed:
