@@ -97,7 +97,7 @@ class Turn:
         if turn is None or turn_over(self.task, self._position):
             return Next.ACK
         self.attempt = turn.attempts + 1
-        if fresh and turn.claim_id:
+        if fresh and (turn.claim_id or not self.delivery.lease_valid):
             return Next.DROP
         return Next.WIND_UP if self.task.cancel_requested else Next.AGAIN
 

@@ -146,6 +146,7 @@ class JetStreamInbox:
         self._pulled = anyio.Event()
         self._stopped = False
         self._alive_at = leases.clock.monotonic()
+        self._paused_at: float | None = None
 
     def __aiter__(self) -> AsyncIterator[JetStreamDelivery]:
         """As the port says."""
@@ -217,6 +218,9 @@ class JetStreamInbox:
         async with anyio.create_task_group() as group:
             while True:
                 for _ in range(ticks):
+                    if self._paused and self._paused_at is None:
+                        self._paused_at = self._alive_at
+                        group.start_soon(self._catch_up)
                     self._alive_at = self._leases.clock.monotonic()
                     await anyio.sleep(self._tick_s)
                 for delivery in self._held:
@@ -272,13 +276,30 @@ class JetStreamInbox:
     def _receive(self, shard: str, message: Msg) -> None:
         """Take a message in.
 
-        If this process was paused, the message may have waited at its door since then, and its
+        If this process stood still, the message may have waited at its door since then, and its
         lease runs since then.
         """
-        now = self._leases.clock.monotonic()
-        since = now if now - self._alive_at < 3 * self._tick_s else self._alive_at
+        since = self._leases.clock.monotonic()
+        if self._paused_at is not None:
+            since = self._paused_at
+        elif self._paused:
+            since = self._alive_at
         self._ready.append(JetStreamDelivery(message, shard, self, self._leases, since))
         self._wake()
+
+    @property
+    def _paused(self) -> bool:
+        """Whether the loop stood still since the last tick: paused, or blocked by a handler."""
+        return self._leases.clock.monotonic() - self._alive_at >= 3 * self._tick_s
+
+    async def _catch_up(self) -> None:
+        """Until all that waited at the door is in: the broker answers after what it sent before."""
+        try:
+            await self._leases.replies.connection.heard()
+        except Unavailable as error:
+            _log.warning("inbox of `%s` after a pause: %s", self._agent, error)
+        await anyio.sleep(self._tick_s)
+        self._paused_at = None
 
     async def _give_back(self, deliveries: list[JetStreamDelivery]) -> None:
         try:
