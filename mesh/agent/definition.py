@@ -63,6 +63,8 @@ class Agent:
         Raises:
             HandlerInvalid: Its signature does not fit; the text shows one that does.
         """
+        if inspect.isfunction(kind):
+            raise HandlerInvalid(f"write `@{self.name}.on(Type)`: it takes the type of the input")
 
         def declare(
             run: Callable[[Context, V], Awaitable[O]],
@@ -77,7 +79,15 @@ class Agent:
         return declare
 
     def card(self, *, concurrency: int) -> Card:
-        """What to announce."""
+        """What to announce.
+
+        Raises:
+            HandlerInvalid: It has no handler, so it could take nothing.
+        """
+        if not self._handlers:
+            raise HandlerInvalid(
+                f"agent `{self.name}` has no handler; declare one with `.on(Type)`"
+            )
         return Card(
             name=self.name,
             behaviour_version=self.behaviour,

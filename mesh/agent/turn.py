@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from math import inf
 
 import anyio
 
@@ -18,10 +19,11 @@ from mesh.agent.ports import Ports
 from mesh.bus.port import Delivery
 from mesh.core import event as e
 from mesh.core.backoff import Backoff
-from mesh.core.decide import start
+from mesh.core.decide import fail, start
 from mesh.core.envelope import Envelope, Record, Sender
 from mesh.core.ids import derived_id
 from mesh.core.leg import Next, after_refusal, opens_turn, turn_over
+from mesh.core.payload import Failure
 from mesh.core.subject import LOG
 from mesh.core.task import EMPTY, Task, fold
 from mesh.errors import Contested, Fenced, Unavailable
@@ -75,6 +77,21 @@ class Turn:
     def claimed(self) -> bool:
         """Whether this holder tried to claim the turn."""
         return bool(self._claims)
+
+    def left_s(self) -> float:
+        """Seconds until the task's deadline; infinite without one."""
+        deadline = self.task.deadline
+        return (deadline - self._ports.clock.now()).total_seconds() if deadline else inf
+
+    def overdue(self) -> e.Failed:
+        """How a task ends whose deadline has passed."""
+        details = {
+            "deadline": self.task.deadline.isoformat() if self.task.deadline else "",
+            "now": self._ports.clock.now().isoformat(),
+        }
+        message = f"the deadline {details['deadline']} has passed"
+        failure = Failure(code="guard.deadline", message=message, details=details)
+        return fail(self.task, failure)
 
     async def judge(self) -> Next:
         """Read what matters and find the delivery's role.

@@ -31,6 +31,8 @@ CANCEL_TOPIC = "cancel"
 """Hints on `cancel.<task id>` say that a cancel was requested."""
 _LOOK_S = 0.01
 """How often, at most, it is looked whether a handler takes long."""
+_BLOCKED_S = 1.0
+"""How late a look must be to be a handler's fault, and worth a warning."""
 _log = logging.getLogger(__name__)
 
 
@@ -239,13 +241,17 @@ class Worker:
             verdict = claimed if claimed is Next.WIND_UP else verdict
         if verdict is Next.WIND_UP:
             return await self._wind_up(turn), None
+        if turn.left_s() <= 0:
+            verdict = await turn.commit(turn.overdue())
+            return await self._wind_up(turn) if verdict is Next.WIND_UP else verdict, None
         return await self._run(turn)
 
     async def _run(self, turn: Turn) -> tuple[Next, float | None]:
         carried = _Carried(turn)
         ending = await self._handle(carried)
-        if carried.stopped_for is not None or ending is None:
+        if carried.stopped_for is not None:
             return await self._stopped(carried)
+        ending = ending or Ending(events=(turn.overdue(),))
         try:
             verdict = await turn.commit(*ending.events, to=ending.to)
         except EnvelopeInvalid as error:
@@ -257,7 +263,7 @@ class Worker:
         return verdict, ending.retry_s if verdict is Next.GO_ON else None
 
     async def _handle(self, carried: _Carried) -> Ending | None:
-        """Run the handler, claiming the turn when it takes long; None if it was ended."""
+        """Run the handler; None if it was ended, from outside or by the task's deadline."""
         if self._leaving:
             carried.drain()
             return None
@@ -265,6 +271,7 @@ class Worker:
         endings: list[Ending] = []
         self._carried[task_id] = carried
         self._working.set()
+        carried.scope.deadline = anyio.current_time() + carried.turn.left_s()
         try:
             with carried.scope:
                 endings.append(
@@ -285,12 +292,25 @@ class Worker:
             if not self._carried:
                 self._working = anyio.Event()
                 await self._working.wait()
-            await anyio.sleep(max(_LOOK_S, self._limits.claim_after_s / 4))
+            pause_s = max(_LOOK_S, self._limits.claim_after_s / 4)
+            looked_s = anyio.current_time()
+            await anyio.sleep(pause_s)
+            self._complain(anyio.current_time() - looked_s - pause_s)
             due_s = anyio.current_time() - self._limits.claim_after_s
             for carried in self._carried.values():
                 if carried.began_s <= due_s and not carried.claiming:
                     carried.claiming = True
                     tasks.start_soon(self._claim, carried)
+
+    def _complain(self, late_s: float) -> None:
+        """Say so when a handler kept everything else from running: leases run out meanwhile."""
+        if late_s > _BLOCKED_S:
+            _log.warning(
+                "the event loop stood still for %.1f s: a handler of `%s` blocks it;"
+                " run what blocks in a thread, with `await anyio.to_thread.run_sync(...)`",
+                late_s,
+                self._agent.name,
+            )
 
     async def _claim(self, carried: _Carried) -> None:
         try:

@@ -77,6 +77,10 @@ class Mesh:
             LogFull: The mesh takes no new work now.
             Unavailable: The gateway is gone; submit again with the same key or request id.
         """
+        unknown = options.keys() - SubmitOptions.__annotations__.keys()
+        if unknown:
+            known = ", ".join(SubmitOptions.__annotations__)
+            raise TypeError(f"submit() has no option {min(unknown)!r}; there are {known}")
         request = pb.SubmitTaskRequest(
             agent=agent,
             input=_payload(payload),

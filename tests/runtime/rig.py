@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime
 
 import anyio
 
@@ -50,13 +51,15 @@ class Rig:
         )
         return Worker(agent, ports, limits)
 
-    async def submit(self, agent: str, value: object, *, max_hops: int = 32) -> str:
+    async def submit(
+        self, agent: str, value: object, *, max_hops: int = 32, deadline: datetime | None = None
+    ) -> str:
         """Put a task on the log, as the gateway would; gives its id."""
         self._tasks += 1
         task_id = f"{self._tasks:032x}"
         event = e.TaskSubmitted(input=encode_value(value))
         made = envelope(event, to=agent, task_id=task_id)
-        await self.bus.append([replace(made, max_hops=max_hops)], {task_id: 0})
+        await self.bus.append([replace(made, max_hops=max_hops, deadline=deadline)], {task_id: 0})
         return task_id
 
     async def cancel(self, task_id: str, *, hint: bool = True) -> None:

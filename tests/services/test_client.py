@@ -185,6 +185,8 @@ async def test_what_is_wrong_here_is_said_here(mesh: Mesh) -> None:
         await mesh.submit("planner", {"x": object()})
     with pytest.raises(Invalid, match="time zone"):
         await mesh.submit("planner", {}, deadline=datetime(2030, 1, 1))  # noqa: DTZ001
+    with pytest.raises(TypeError, match="no option 'keyy'; there are key, "):
+        await mesh.submit("planner", {}, **{"keyy": "x"})  # type: ignore[misc]  # the mistake
     with pytest.raises(Invalid, match="state `DONE`"):
         await anext(mesh.tasks(states=("DONE",)))
     with pytest.raises(Invalid, match="one of"):

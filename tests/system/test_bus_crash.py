@@ -25,7 +25,8 @@ BOUND_S = 15.0
 
 @pytest.fixture
 async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
-    async with open_broker(tmp_path) as broker:
+    # Synced writes are slow enough that a kill at the first answer finds the rest in flight.
+    async with open_broker(tmp_path, sync_always=True) as broker:
         yield broker
 
 

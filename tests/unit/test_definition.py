@@ -148,3 +148,13 @@ def test_the_card_shows_the_types_as_json_schema() -> None:
     assert [i.schema for i in card.inputs] == ["ticket.v1", "point.v1", ""]
     assert '"title"' in card.inputs[0].json_schema
     assert (card.inputs[2].content_type, card.concurrency) == (TEXT, 4)
+
+
+def test_a_decorator_without_its_type_is_refused() -> None:
+    with pytest.raises(HandlerInvalid, match=r"@triage\.on\(Type\)"):
+        Agent("triage").on(good)  # type: ignore[arg-type]  # the mistake
+
+
+def test_an_agent_without_a_handler_is_refused_before_it_is_announced() -> None:
+    with pytest.raises(HandlerInvalid, match="has no handler"):
+        Agent("triage").card(concurrency=1)
