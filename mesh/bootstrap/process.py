@@ -67,8 +67,10 @@ def _start_mark(pid: int) -> str:
         fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return ""
-    state, ticks_since_boot = fields[0], fields[19]
-    return "" if state in "ZX" else f"{_BOOT_ID.read_text().strip()}/{ticks_since_boot}"
+    state, threads, ticks_since_boot = fields[0], int(fields[17]), fields[19]
+    # A killed process shows as dead with its first thread, but holds its ports until the last.
+    is_over = state in "ZX" and threads <= 1
+    return "" if is_over else f"{_BOOT_ID.read_text().strip()}/{ticks_since_boot}"
 
 
 def _start_mark_of_ps(pid: int) -> str:

@@ -56,6 +56,12 @@ class MeshRun:
         """The process that looks after it."""
         return ProcessRef(self.pid, self.mark)
 
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Where its processes listen on this machine."""
+        addresses = (self.nats_url, self.monitor_url, self.gateway, self.ledger)
+        return tuple(int(address.rpartition(":")[2]) for address in addresses)
+
     def write(self, data: Path) -> None:
         """Replace the file in one step: a reader sees the old or the new one."""
         draft = run_path(data).with_suffix(".draft")

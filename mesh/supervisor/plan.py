@@ -1,11 +1,8 @@
 """From a manifest to the processes of a mesh, their addresses and their folder."""
 
 import os
-import random
-import socket
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import TYPE_CHECKING
 from mesh.config import AgentEntry, Manifest
 from mesh.errors import Refused
 from mesh.supervisor.broker import BrokerPlan, healthy, leashed, nats_server
+from mesh.supervisor.port import is_free, spare_ports
 from mesh.supervisor.service import Spec
 
 if TYPE_CHECKING:
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "planned"]
 
 _AGENT_GRACE_S = 20.0
-_SPARE = range(20_000, 32_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +143,7 @@ def planned(
         environment: What the processes inherit.
     """
     mesh = manifest.mesh
-    spare = _spare_ports(4)
+    spare = spare_ports(4)
     return Plan(
         data=data.resolve(),
         folder=folder.resolve(),
@@ -165,31 +162,8 @@ def planned(
 
 
 def _check_free(port: int, key: str) -> None:
-    with socket.socket() as probe:
-        # As the servers do it: a port that only lingers from a mesh just stopped is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as e:
-            raise Refused(
-                f"port {port} is in use by another program; set `{key}` in [mesh] of the manifest"
-                " to another port, or to 0 for any free one"
-            ) from e
-
-
-def _spare_ports(count: int) -> list[int]:
-    """Free ports, below those that the kernel gives to outgoing connections.
-
-    One of those could take a server's port while the server is being restarted.
-    """
-    ports: list[int] = []
-    with ExitStack() as held:
-        for port in random.SystemRandom().sample(_SPARE, len(_SPARE)):
-            try:
-                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            ports.append(port)
-            if len(ports) == count:
-                break
-    return ports
+    if not is_free(port):
+        raise Refused(
+            f"port {port} is in use by another program; set `{key}` in [mesh] of the manifest"
+            " to another port, or to 0 for any free one"
+        )

@@ -19,6 +19,7 @@ from mesh.clock import Clock, SystemClock
 from mesh.errors import ConfigError, Refused
 from mesh.supervisor.broker import healthy
 from mesh.supervisor.plan import Plan
+from mesh.supervisor.port import until_free
 from mesh.supervisor.service import Service
 
 __all__ = ["Supervisor", "end_leftovers", "serve", "supervised", "until_signalled"]
@@ -28,6 +29,7 @@ _HEALTH_BEAT_S = 5.0
 _UNHEALTHY_S = 30.0
 _LEFTOVER_GRACE_S = 5.0
 _LET_GO_S = 2.0
+_PORTS_S = 5.0
 _LOG_LINES = 12
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -167,6 +169,7 @@ async def _cancel_on_signal(scope: anyio.CancelScope) -> None:
 async def end_leftovers(data: Path) -> list[str]:
     """End what a supervisor that was killed left running; returns the names.
 
+    The ports of that mesh are free behind it, unless another program has taken one.
     Call it only while no supervisor runs on the folder.
     """
     run = read_run(data)
@@ -174,6 +177,9 @@ async def end_leftovers(data: Path) -> list[str]:
         return []
     left = [service for service in run.services if service.process.alive]
     await end_all([service.process for service in left], grace_s=_LEFTOVER_GRACE_S)
+    # Also when none was left: what was just killed counts as dead before its last thread is, and
+    # until then its sockets are open.
+    await until_free(run.ports, within_s=_PORTS_S)
     run_path(data).unlink(missing_ok=True)
     return [service.name for service in left]
 
