@@ -21,14 +21,26 @@ class Life:
     def __init__(self, ready_fd: int | None) -> None:
         self.stop = anyio.Event()
         self._ready_fd = ready_fd
+        self._serves = False
 
     def ready(self) -> None:
         """Tell the supervisor, if there is one, that this process serves."""
+        self._serves = True
         _log.info("ready, pid %d", os.getpid())
         if self._ready_fd is not None:
             os.write(self._ready_fd, b"\n")
             os.close(self._ready_fd)
             self._ready_fd = None
+
+    async def cancel_opening(self, scope: anyio.CancelScope) -> None:
+        """Cancel what opens this process if it is told to stop before it serves.
+
+        Until then it has taken nothing up, and what it opens may wait for others; once it serves
+        it minds `stop` itself.
+        """
+        await self.stop.wait()
+        if not self._serves:
+            scope.cancel()
 
 
 @asynccontextmanager

@@ -30,6 +30,11 @@ class ServiceRun:
     log: str
 
     @property
+    def label(self) -> str:
+        """What people call it: the name, and which replica unless it is the first."""
+        return self.name if self.replica == 1 else f"{self.name} #{self.replica}"
+
+    @property
     def process(self) -> ProcessRef:
         """Which process that is."""
         return ProcessRef(self.pid, self.mark)
@@ -78,7 +83,7 @@ def read_run(data: Path) -> MeshRun | None:
     """What the last supervisor of a data folder wrote, None if it cleaned up behind itself.
 
     Raises:
-        ConfigError: The file is not one of ours.
+        ConfigError: The file is not one of ours, or cannot be read.
     """
     try:
         # Any: JSON; the constructors check the names of the fields.
@@ -87,6 +92,10 @@ def read_run(data: Path) -> MeshRun | None:
         return MeshRun(**content)
     except FileNotFoundError:
         return None
+    except OSError as e:
+        raise ConfigError(
+            f"cannot look into the data folder {data}: {e.strerror}; --data DIR names another"
+        ) from e
     except (ValueError, TypeError, KeyError) as e:
         raise ConfigError(
             f"{run_path(data)} is no run file of this version ({e}); if no mesh runs there,"

@@ -4,8 +4,10 @@ import importlib
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
 from functools import partial
+from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
 from mesh.bootstrap.environment import config_from_environment
@@ -60,19 +62,13 @@ def load_agent(reference: str, name: str = "") -> "Agent":
     from mesh.agent.definition import Agent
 
     module_name, _, attribute = reference.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as e:
-        raise ConfigError(
-            f"agent `{reference}`: there is no module `{e.name}`; it must be importable from the"
-            f" manifest's folder, {os.getcwd()}"
-        ) from e
-    agent = getattr(module, attribute, None)
+    agent = getattr(_loaded(reference, module_name), attribute, None)
+    if agent is None:
+        raise ConfigError(f"agent `{reference}`: `{module_name}` has no `{attribute}`")
     if not isinstance(agent, Agent):
-        found = "nothing" if agent is None else f"a {type(agent).__name__}"
         raise ConfigError(
-            f"agent `{reference}`: `{module_name}` has {found} of the name `{attribute}`,"
-            " not an `Agent`"
+            f"agent `{reference}`: `{attribute}` in `{module_name}` must be an `Agent`; its type"
+            f" is `{type(agent).__name__}`"
         )
     if name and agent.name != name:
         raise ConfigError(
@@ -80,6 +76,34 @@ def load_agent(reference: str, name: str = "") -> "Agent":
             f" `{name}`; write [agents.{agent.name}]"
         )
     return agent
+
+
+def _loaded(reference: str, module_name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except MeshError:
+        raise
+    # The module is the user's: whatever stops it stops this process, and is theirs to read.
+    except Exception as e:
+        if isinstance(e, ModuleNotFoundError) and f"{module_name}.".startswith(f"{e.name}."):
+            raise ConfigError(
+                f"agent `{reference}`: there is no module `{e.name}`; it must be importable from"
+                f" the manifest's folder, {os.getcwd()}"
+            ) from e
+        raise ConfigError(f"agent `{reference}`: its module does not load\n{_where(e)}") from e
+
+
+def _where(error: Exception) -> str:
+    """An error with the lines that led to it, without ours and those of Python's import."""
+    told = traceback.TracebackException.from_exception(error)
+    theirs = [
+        each
+        for each in told.stack
+        if each.filename not in (__file__, importlib.__file__)
+        and not each.filename.startswith("<frozen importlib")
+    ]
+    lines = [*traceback.StackSummary.from_list(theirs).format(), *told.format_exception_only()]
+    return "".join(lines).rstrip()
 
 
 def _end(code: int) -> NoReturn:
@@ -106,8 +130,13 @@ def _lived(service: str, main: Main) -> int:
         set_up_logging(service, config.log)
 
         async def live() -> None:
-            async with lived(ready_fd=config.ready_fd, parent_fd=config.parent_fd) as life:
+            async with (
+                lived(ready_fd=config.ready_fd, parent_fd=config.parent_fd) as life,
+                anyio.create_task_group() as tasks,
+            ):
+                tasks.start_soon(life.cancel_opening, tasks.cancel_scope)
                 await main(config, life)
+                tasks.cancel_scope.cancel()
 
         with unwrapped():
             anyio.run(live)

@@ -87,7 +87,7 @@ async def _demo(plan: "Plan", request: dict[str, str]) -> "tuple[Task, Proof | N
         with busy("starting …") as progress:
 
             def changed(mesh: "MeshRun") -> None:
-                states = {each.name: each.state for each in mesh.services}
+                states = {each.label: each.state for each in mesh.services}
                 waiting = [name for name, state in states.items() if state != "running"]
                 progress(f"starting {', '.join(waiting)} …")
                 if "stopping" in states.values() and not ending:

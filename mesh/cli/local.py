@@ -91,7 +91,7 @@ def _up_here(manifest: Path, folder: Path) -> None:
             if seen.get(key, ("stopped", 0)) != now:
                 seen[key] = now
                 pid = f" (pid {each.pid})" if each.pid else ""
-                say(f"mesh: {each.name} {each.state}{pid}")
+                say(f"mesh: {each.label} {each.state}{pid}")
 
     def ready(mesh: "MeshRun") -> None:
         say(f"mesh: ready, gateway at {mesh.gateway}; logs in {folder / 'logs'}; Ctrl-C stops it")
@@ -109,7 +109,7 @@ def _up_detached(manifest: Path, folder: Path) -> None:
     with busy("starting …") as progress:
 
         def changed(mesh: "MeshRun") -> None:
-            waiting = [each.name for each in mesh.services if each.state != "running"]
+            waiting = [each.label for each in mesh.services if each.state != "running"]
             progress(f"starting {', '.join(waiting)} …")
 
         mesh = run(lambda: start_detached(manifest, folder, environment(), changed))

@@ -38,7 +38,7 @@ def _services(mesh: MeshRun) -> RenderableType:
     table = columns("SERVICE", "KIND", "PID", "STATE", "SINCE", "RESTARTS")
     for each in mesh.services:
         table.add_row(
-            each.name if each.replica == 1 else f"{each.name} #{each.replica}",
+            each.label,
             each.kind,
             str(each.pid or ""),
             state_text(each.state),

@@ -14,6 +14,7 @@ import anyio
 from mesh.bootstrap.process import ProcessRef
 from mesh.bootstrap.runfile import MeshRun, find_run, read_run
 from mesh.errors import ConfigError, Halted, MeshError, Refused
+from mesh.supervisor.folder import make_log_folder
 from mesh.supervisor.run import Changed, end_leftovers
 
 __all__ = ["Ended", "Report", "bring_down", "start_detached"]
@@ -63,7 +64,8 @@ async def start_detached(
     """Start a supervisor in a session of its own; returns when its whole mesh serves.
 
     Raises:
-        ConfigError: The manifest is wrong, or a service does not come up.
+        ConfigError: The manifest is wrong, a service does not come up, or the data folder cannot
+            be made.
         Refused: A port is taken, or the data folder belongs to a running mesh.
     """
     heard, spoken = os.pipe()
@@ -114,8 +116,7 @@ async def bring_down(data: Path) -> Ended:
 
 
 def _spawn(manifest: Path, data: Path, environment: Mapping[str, str], spoken: int) -> int:
-    log_path = data / "logs" / "supervisor.log"
-    log_path.parent.mkdir(parents=True, exist_ok=True)
+    log_path = make_log_folder(data) / "supervisor.log"
     os.set_inheritable(spoken, True)
     command = [sys.executable, "-m", "mesh.supervisor", str(manifest), str(data), str(spoken)]
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND

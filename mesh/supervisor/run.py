@@ -18,6 +18,7 @@ from mesh.bootstrap.unwrap import unwrapped
 from mesh.clock import Clock, SystemClock
 from mesh.errors import ConfigError, Refused
 from mesh.supervisor.broker import healthy
+from mesh.supervisor.folder import make_log_folder
 from mesh.supervisor.plan import Plan
 from mesh.supervisor.port import until_free
 from mesh.supervisor.service import Service
@@ -117,9 +118,9 @@ async def supervised(plan: Plan, changed: Changed) -> AsyncGenerator[Supervisor]
 
     Raises:
         Refused: Another mesh runs on the data folder, or somebody listens on a port of the plan.
-        ConfigError: A service does not come up.
+        ConfigError: A service does not come up, or the data folder cannot be made.
     """
-    (plan.data / "logs").mkdir(parents=True, exist_ok=True)
+    make_log_folder(plan.data)
     with _owned(plan.data), _parent_pipe() as parent_fd:
         # In this order: what a killed supervisor left holds the very ports we want.
         await end_leftovers(plan.data)
@@ -142,7 +143,7 @@ async def serve(plan: Plan, changed: Changed, ready: Changed) -> None:
 
     Raises:
         Refused: Another mesh runs on the data folder, or somebody listens on a port of the plan.
-        ConfigError: A service does not come up.
+        ConfigError: A service does not come up, or the data folder cannot be made.
     """
     async with until_signalled(), supervised(plan, changed) as supervisor:
         ready(supervisor.run)
@@ -181,7 +182,7 @@ async def end_leftovers(data: Path) -> list[str]:
     # until then its sockets are open.
     await until_free(run.ports, within_s=_PORTS_S)
     run_path(data).unlink(missing_ok=True)
-    return [service.name for service in left]
+    return [service.label for service in left]
 
 
 async def _ready_or_broken(service: Service) -> None:
@@ -202,11 +203,10 @@ async def _stop(services: Sequence[Service]) -> None:
 
 
 def _obituary(service: Service) -> str:
-    log = service.spec.log
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
+    lines = service.written().splitlines()[-_LOG_LINES:]
     return "\n".join(
         [
-            f"{service.spec.label} does not start; the end of {log}:",
+            f"{service.spec.label} does not start; the end of {service.spec.log}:",
             *(f"  {each}" for each in lines),
         ]
     )

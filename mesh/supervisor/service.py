@@ -73,6 +73,7 @@ class Service:
         self._since = clock.now()
         self._restarts = 0
         self._ready_at: float | None = None
+        self._log_from: int | None = None
 
     @property
     def run_state(self) -> ServiceRun:
@@ -88,6 +89,14 @@ class Service:
             since=self._since.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             log=str(self.spec.log),
         )
+
+    def written(self) -> str:
+        """What its processes wrote to the log; an earlier mesh wrote to the same file."""
+        if self._log_from is None:
+            return ""
+        with self.spec.log.open("rb") as log:
+            log.seek(self._log_from)
+            return log.read().decode(errors="replace")
 
     async def keep(self) -> None:
         """Run the process, again and again, until `stop`, which alone ends it.
@@ -174,7 +183,10 @@ class Service:
         spec = self.spec
         if spec.log.exists() and spec.log.stat().st_size > _LOG_BYTES:
             os.replace(spec.log, spec.log.with_suffix(".log.1"))
+            self._log_from = 0
         with spec.log.open("ab") as log:
+            if self._log_from is None:
+                self._log_from = log.tell()
             return await anyio.open_process(
                 spec.command,
                 stdin=DEVNULL,

@@ -21,6 +21,7 @@ class Greeting(BaseModel):
     name: str
     times: int = 1
 
+AGE = 7
 greeter = Agent("greeter", behaviour="1.0.0", description="Greets.")
 shouter = Agent("shouter")
 

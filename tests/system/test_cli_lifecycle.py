@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import suppress
@@ -212,8 +213,9 @@ def test_a_port_in_use_is_named_with_the_key_to_change(
         ("replicas = 2", "replica = 2", "mesh.toml:12: `agents.shouter.replica` is no key"),
         ("replicas = 2", "replicas = -2", "mesh.toml:12: `agents.shouter.replicas`"),
         ("hello:greeter", "goodbye:greeter", "there is no module `goodbye`"),
-        ("hello:greeter", "hello:nobody", "nothing of the name `nobody`"),
+        ("hello:greeter", "hello:nobody", "`hello` has no `nobody`"),
         ("hello:greeter", "hello:shouter", "declared as `shouter`"),
+        ("hello:greeter", "hello:AGE", "must be an `Agent`; its type is `int`"),
     ],
 )
 def test_a_wrong_manifest_is_named_and_starts_nothing(
@@ -225,6 +227,67 @@ def test_a_wrong_manifest_is_named_and_starts_nothing(
     assert answer.code == 2
     assert says in answer.err
     assert local.mesh("status").code == 3
+
+
+def test_a_module_that_does_not_load_is_told_once_and_only_its_own_lines(local: Local) -> None:
+    module = local.folder / "hello.py"
+    good = module.read_text(encoding="utf-8")
+    module.write_text(f"{good}\nfirst = undefined_name\n", encoding="utf-8")
+    answer = local.mesh("up", "--detach")
+    assert answer.code == 2
+    assert "NameError: name 'undefined_name' is not defined" in answer.err
+    assert 'hello.py", line' in answer.err
+    assert "importlib" not in answer.err
+    # What an earlier start wrote is in the same log file, and of no interest now.
+    module.write_text(f"{good}\nsecond = (\n", encoding="utf-8")
+    answer = local.mesh("up", "--detach")
+    assert answer.code == 2
+    assert "SyntaxError" in answer.err
+    assert "undefined_name" not in answer.err
+    log = (local.data / "logs" / "greeter.log").read_text(encoding="utf-8")
+    assert "undefined_name" in log
+    module.write_text("import nowhere_to_be_found\n", encoding="utf-8")
+    answer = local.mesh("up", "--detach")
+    assert answer.code == 2
+    assert "No module named 'nowhere_to_be_found'" in answer.err
+    assert 'hello.py", line 1' in answer.err
+
+
+@pytest.mark.parametrize("command", [["up", "--detach"], ["up"], ["demo"], ["status"], ["down"]])
+def test_a_data_folder_that_cannot_be_is_one_sentence(local: Local, command: list[str]) -> None:
+    (local.folder / "file").write_text("", encoding="utf-8")
+    answer = local.mesh("--data", "file", *command)
+    assert answer.code == 2
+    assert "data folder" in answer.err
+    assert "Not a directory" in answer.err
+    assert answer.err.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_data_folder_that_cannot_be_made_is_one_sentence(local: Local) -> None:
+    answer = local.mesh("--data", "/proc/x", "up")
+    assert answer.code == 2
+    assert "cannot make the data folder /proc/x" in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_every_replica_is_named_while_it_starts(local: Local) -> None:
+    up = subprocess.Popen(
+        [COMMAND, "up"], cwd=local.folder, env=local.environment, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert up.stderr is not None
+        said: list[str] = []
+        while "mesh: ready" not in (said or [""])[-1]:
+            said.append(up.stderr.readline())
+            assert said[-1], said
+        starting = [line.split(" starting")[0] for line in said if " starting" in line]
+        assert "mesh: shouter" in starting
+        assert "mesh: shouter #2" in starting
+        assert len(starting) == len(set(starting))
+    finally:
+        up.terminate()
+        up.communicate(timeout=TIMEOUT_S)
 
 
 def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
