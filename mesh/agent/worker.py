@@ -346,7 +346,8 @@ class Worker:
         known = turn.task.turn.failure if turn.task.turn else None
         failure = known or Failure(
             code="agent.attempts_exhausted",
-            message="every attempt ended without a word: the process died or lost its lease",
+            message="every attempt lost its lease before it ended: the process died,"
+            " was paused, or a handler blocked its event loop",
         )
         turn.attempt -= 1
         dead = replace(decide.dead_letter(turn.task, failure), attempts=turn.attempt)
