@@ -10,11 +10,11 @@ from services.brief.folder import Unread, open_document
 from services.brief.message import Findings, Quote
 from services.brief.prose import paragraphs
 from services.brief.rank import MIN_COVERAGE, place_terms
-from services.brief.sentence import Sentence, continues, reads_well, sentences, stands_alone
+from services.brief.sentence import Form, Sentence, continues, form_of, sentences
 from services.brief.words import coverage, raw_words, terms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from services.brief.message import Passage, RankedAspect
     from services.brief.prose import Paragraph
@@ -28,6 +28,7 @@ MAX_CANDIDATES = 8
 
 _SAME = 0.7  # share of common terms from which two sentences say the same
 _LEAST_OF_BEST = 0.6  # a quote scored below this share of the aspect's best is padding
+_ANSWERS_MORE = 0.1  # relevance by which a note must surpass a well-formed sentence
 _FIRST_SENTENCE = 0.15
 _LEADING = 0.8
 _MAX_JOINED_CHARS = 400
@@ -35,6 +36,18 @@ _PASSAGE = 0.35
 _SHORT_WORDS = 8
 _SHORT = 0.85
 _PRIVATE = 0.7  # what a leading underscore hides is seldom what a reader asks for
+
+
+# Asks for a name, a date, a figure: in notes these stand in items more than in sentences.
+_FACT = re.compile(r"(?:who|whom|whose|when|where|which|how (?:long|many|much|often|old))\b", re.I)
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    quote: Quote
+    form: Form
+    relevance: float
+    notes: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +71,13 @@ def extract(root: str, aspects: Sequence[RankedAspect]) -> tuple[Findings, ...]:
     """
     files = sorted({passage.path for aspect in aspects for passage in aspect.passages})
     prose = {path: _prose(root, path) for path in files}
+    found = [_candidates(aspect, prose) for aspect in aspects]
+    if any(_is_usable(candidate) for candidates in found for candidate in candidates):
+        found = [[c for c in candidates if _is_usable(c)] for candidates in found]
     scored = [
         _Scored(quote, i)
-        for i, aspect in enumerate(aspects)
-        for quote in _quotes(aspect, prose, reads_well) or _quotes(aspect, prose, stands_alone)
+        for i, (aspect, candidates) in enumerate(zip(aspects, found, strict=True))
+        for quote in _chosen(aspect, candidates)
     ]
     scored.sort(key=lambda s: (-s.quote.score, s.quote.path, s.quote.first_line, s.aspect))
     kept = _without_repeats(scored)
@@ -86,47 +102,64 @@ def _prose(root: str, path: str) -> _Prose:
     return document.sha256, {p.first_line: p for p in paragraphs(document)}
 
 
-def _quotes(
-    aspect: RankedAspect, prose: dict[str, _Prose], reads: Callable[[str], bool]
-) -> list[Quote]:
-    """Every sentence of an aspect's passages that is relevant and that `reads` takes."""
+def _is_usable(candidate: _Candidate) -> bool:
+    """Loose remarks in code are the last resort; loose notes are how people write them."""
+    return candidate.notes or candidate.form < Form.ITEM
+
+
+def _chosen(aspect: RankedAspect, candidates: Sequence[_Candidate]) -> list[Quote]:
+    """The sentences of the best form there is, and notes that answer more than any of them."""
+    best = min((c.form for c in candidates), default=Form.LOOSE)
+    most = max((c.relevance for c in candidates if c.form == best), default=0.0)
+    fact = _FACT.match(aspect.title) is not None
     return [
-        quote
-        for passage in aspect.passages
-        for quote in _quotes_of(aspect, passage, prose[passage.path], reads)
+        c.quote
+        for c in candidates
+        if c.form == best
+        or (c.notes and c.relevance >= most + _ANSWERS_MORE)
+        or (c.notes and fact and c.form <= Form.ITEM and c.relevance >= most)
     ]
 
 
-def _quotes_of(
-    aspect: RankedAspect, passage: Passage, found: _Prose, reads: Callable[[str], bool]
-) -> list[Quote]:
+def _candidates(aspect: RankedAspect, prose: dict[str, _Prose]) -> list[_Candidate]:
+    """Every sentence of an aspect's passages that is relevant and can be quoted at all."""
+    return [
+        candidate
+        for passage in aspect.passages
+        for candidate in _candidates_of(aspect, passage, prose[passage.path])
+    ]
+
+
+def _candidates_of(aspect: RankedAspect, passage: Passage, found: _Prose) -> list[_Candidate]:
     sha256, prose = found
     paragraph = prose.get(passage.first_line)
     if sha256 != passage.sha256 or paragraph is None:
         return []
+    notes = not passage.path.lower().endswith(".py")
     place = frozenset(place_terms(passage.path, paragraph.about))
     strength = passage.score / max(p.score for p in aspect.passages)
     said = sentences(paragraph)
-    quotes: list[Quote] = []
+    candidates: list[_Candidate] = []
     for sentence, after in zip(said, [*said[1:], _next(paragraph, prose)], strict=True):
         leads = sentence.place == 0 and paragraph.leads
         relevance = _relevance(sentence.text, place, aspect, leads=leads)
-        if not relevance or not reads(sentence.text):
+        announced = _with_items(sentence, paragraph, prose)
+        form = form_of(announced.text, notes=notes, closes=sentence is said[-1])
+        if not relevance or form is None or announced.text.endswith(":"):
             continue
         score = relevance + _PASSAGE * strength + (_FIRST_SENTENCE if leads else 0.0)
-        whole = _with_next(sentence, after)
-        quotes.append(
-            Quote(
-                text=whole.text,
-                path=passage.path,
-                first_line=whole.first_line,
-                last_line=whole.last_line,
-                sha256=passage.sha256,
-                about=paragraph.about,
-                score=round(score * _standing(whole.text, paragraph), 4),
-            )
+        whole = _with_next(announced, after)
+        quote = Quote(
+            text=whole.text,
+            path=passage.path,
+            first_line=whole.first_line,
+            last_line=whole.last_line,
+            sha256=passage.sha256,
+            about=paragraph.about,
+            score=round(score * _standing(whole.text, paragraph, notes=notes), 4),
         )
-    return quotes
+        candidates.append(_Candidate(quote, form, relevance, notes))
+    return candidates
 
 
 def _next(paragraph: Paragraph, prose: dict[int, Paragraph]) -> Sentence | None:
@@ -135,6 +168,20 @@ def _next(paragraph: Paragraph, prose: dict[int, Paragraph]) -> Sentence | None:
     if after is None or after.about != paragraph.about or after.weight != paragraph.weight:
         return None
     return sentences(after)[0]
+
+
+def _with_items(sentence: Sentence, paragraph: Paragraph, prose: dict[int, Paragraph]) -> Sentence:
+    """Join what a colon announces, as far as it fits: `Decided on Monday:` and the items below."""
+    if not sentence.text.endswith(":") or sentence.last_line != paragraph.last_line:
+        return sentence
+    item = prose.get(paragraph.last_line + 1) or prose.get(paragraph.last_line + 2)
+    while item is not None and item.about == paragraph.about:
+        text = f"{sentence.text} {' '.join(line for line in item.lines if line)}"
+        if len(text) > _MAX_JOINED_CHARS:
+            break
+        sentence = replace(sentence, text=text, last_line=item.last_line)
+        item = prose.get(item.last_line + 1)
+    return sentence
 
 
 def _with_next(sentence: Sentence, after: Sentence | None) -> Sentence:
@@ -147,10 +194,10 @@ def _with_next(sentence: Sentence, after: Sentence | None) -> Sentence:
     return replace(sentence, text=text, last_line=after.last_line)
 
 
-def _standing(text: str, paragraph: Paragraph) -> float:
+def _standing(text: str, paragraph: Paragraph, *, notes: bool) -> float:
     """What a sentence is worth whatever is asked, 0.0 to 1.0."""
     private = any(re.match(r"_(?!_)", name) for name in paragraph.about.split("."))
-    short = len(text.split()) < _SHORT_WORDS
+    short = not notes and len(text.split()) < _SHORT_WORDS
     pointing = re.search(r"\bthis (?:class|function|method|module)\b", text) is not None
     return (
         paragraph.weight

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 
 from services.brief.vocabulary import COMMON, PARTICLES, VERBS
-from services.brief.words import raw_words, stem, terms
+from services.brief.words import VERB_STEMS, raw_words, stem, terms
 
 __all__ = ["DEFAULT_QUESTION", "MAX_ASPECTS", "Aspect", "aspects"]
 
@@ -41,7 +41,6 @@ _PREPOSITION = re.compile(
 )
 _POINTING = re.compile(r"\b(?:it|its|they|them|their|each)\b|^which (?:is|are)\b", re.I)
 _LOOSE = re.compile(r"^(?:(?:and|or|but|as well as|versus|vs)\b|[\s.,?!:])+", re.I)
-_VERB_STEMS = frozenset(stem(verb) for verb in VERBS)
 _ARTICLE = re.compile(r"(?:the|an?|my|your|our|one's|python's)\s+", re.I)
 
 
@@ -200,7 +199,7 @@ def _goes_on(head: _Asked, piece: str) -> bool:
         return True
     if head.auxiliary or head.predicate.partition(" ")[0].lower() in VERBS:
         return verb in VERBS
-    return bool(more) and verb.endswith("s") and stem(verb) in _VERB_STEMS
+    return bool(more) and verb.endswith("s") and stem(verb) in VERB_STEMS
 
 
 def _awaits_verb(clause: str, piece: str) -> bool:
@@ -240,7 +239,7 @@ def _asked(clause: str) -> _Asked:
     words = rest.split(" ")
     for i, (before, said) in enumerate(itertools.pairwise(words[:7]), start=1):
         verb = said.strip(",").lower()
-        known = verb in VERBS if auxiliary else stem(verb) in _VERB_STEMS
+        known = verb in VERBS if auxiliary else stem(verb) in VERB_STEMS
         if known and before not in ("and", "or"):  # `do read and write locks`: no verb yet
             return _Asked(word, auxiliary, " ".join(words[:i]), " ".join(words[i:]))
     if not auxiliary:

@@ -17,7 +17,14 @@ from rank_bm25 import BM25Plus
 from services.brief.folder import Listing, Unread, open_document
 from services.brief.message import FolderStats, Passage, RankedAspect
 from services.brief.prose import paragraphs
-from services.brief.words import RELATED, RELATED_WEIGHT, coverage, raw_words, terms
+from services.brief.words import (
+    RELATED,
+    RELATED_WEIGHT,
+    VERB_STEMS,
+    coverage,
+    raw_words,
+    terms,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,7 +39,7 @@ MIN_COVERAGE = 0.45
 
 _PASSAGES = 24  # per aspect
 _PASSAGES_PER_FILE = 6
-_MIN_WORDS = 5
+_MIN_WORDS = 5  # of a remark in code; in a text even `Launch: May` answers
 _LEADS = 1.25  # what opens a docstring or a section says what it is about
 _OTHER = ""  # stands for every word that is not asked about: BM25 only counts those
 
@@ -92,19 +99,23 @@ def rank(index: Index, aspects: Sequence[Aspect]) -> tuple[RankedAspect, ...]:
     Returns:
         One per aspect, in order; its passages best first (ties by path and line), at most 24 and 6
         a file, each with a score > 0. A term that no passage has keeps its full weight: an aspect
-        that is mostly about unknown words finds nothing.
+        that is mostly about unknown words finds nothing. Only if all find nothing, a verb
+        that nobody says (`decide about storage`) is let go, and the thing alone looked for.
     """
     if not index.entries:
         return tuple(_ranked(aspect, dict.fromkeys(aspect.own, 0.0), ()) for aspect in aspects)
     bm25 = BM25Plus([entry.terms for entry in index.entries])
     counts = Counter(term for entry in index.entries for term in set(entry.terms))
-    return tuple(_rank_one(index, bm25, counts, aspect) for aspect in aspects)
+    ranked = tuple(_rank_one(index, bm25, counts, aspect) for aspect in aspects)
+    if any(aspect.passages for aspect in ranked):
+        return ranked
+    return tuple(_rank_one(index, bm25, counts, _thing(aspect, counts)) for aspect in aspects)
 
 
 def _entries(document: Document, asked: frozenset[str]) -> Iterator[_Entry]:
     for paragraph in paragraphs(document):
         words = raw_words(" ".join(paragraph.lines))
-        if len(words) < _MIN_WORDS:
+        if len(words) < (_MIN_WORDS if document.suffix == ".py" else 1):
             continue
         place = place_terms(document.path, paragraph.about)
         found = [*place, *(place if paragraph.leads else ()), *terms(words)]
@@ -137,13 +148,24 @@ def _rank_one(index: Index, bm25: BM25Plus, counts: Counter[str], aspect: Aspect
     return _ranked(aspect, weights, _spread(index, best))
 
 
+def _thing(aspect: Aspect, counts: Counter[str]) -> Aspect:
+    """An aspect without the verbs that nobody says, unless it has nothing else."""
+    own = tuple(term for term in aspect.own if counts[term] or term not in VERB_STEMS)
+    return replace(aspect, own=own) if own else aspect
+
+
 def _scores(bm25: BM25Plus, aspect: Aspect) -> list[float]:
     """BM25 score of every passage, 0.0 for one without any term."""
     related = sorted({near for term in aspect.own for near in RELATED.get(term, frozenset())})
-    scores = bm25.get_scores([*aspect.own, *aspect.subject])
-    scores = scores + RELATED_WEIGHT * bm25.get_scores(related)
-    # BM25+ gives even a passage without any term a constant.
-    return [float(score) for score in scores - scores.min()]
+    scores = _surplus(bm25, [*aspect.own, *aspect.subject])
+    near = _surplus(bm25, related)
+    return [score + RELATED_WEIGHT * other for score, other in zip(scores, near, strict=True)]
+
+
+def _surplus(bm25: BM25Plus, query: Sequence[str]) -> list[float]:
+    """Scores above the constant that BM25+ gives even a passage without any term of the query."""
+    constant = bm25.delta * sum(bm25.idf.get(term) or 0.0 for term in query)
+    return [round(float(score) - constant, 9) for score in bm25.get_scores(query)]
 
 
 def _passing(

@@ -6,6 +6,7 @@ import bisect
 import itertools
 import re
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from services.brief.vocabulary import AUXILIARIES, VERBS
@@ -14,10 +15,21 @@ from services.brief.words import raw_words
 if TYPE_CHECKING:
     from services.brief.prose import Paragraph
 
-__all__ = ["Sentence", "continues", "ends_whole", "reads_well", "sentences", "stands_alone"]
+__all__ = [
+    "Form",
+    "Sentence",
+    "continues",
+    "ends_whole",
+    "form_of",
+    "reads_well",
+    "sentences",
+    "stands_alone",
+]
 
 _MIN_WORDS, _MAX_WORDS = 5, 48
+_MIN_WORDS_OF_NOTES = 3
 _MAX_CHARS = 340
+_MAX_LOOSE_CHARS = 1_000  # longer is no sentence, whatever it is
 _END = re.compile(r"[.!?](?:[\"'”\u2019)\]]|`+|\*+)*(?=\s|$)|\n")
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:e\.g|i\.e|etc|vs|cf|al|approx|resp|fig|eq|no|nos|sec|ch|pp|mr|mrs|ms|dr|st"
@@ -32,7 +44,7 @@ _DANGLING = re.compile(
     r"""["“(]?(?:it|its|this|that|these|those|they|their|them|he|she|his|her|such|here|hence|thus
     |therefore|otherwise|however|but|and|or|so|also|then|instead|because|since|which|e\.g|i\.e
     |see|likewise|similarly|furthermore|moreover|yes|no|note|notice|example|examples|usage|same
-    |both|either|neither|another|again|now|we|our|my|i|similar|equivalent|useful|like|unlike
+    |both|either|neither|another|again|now|similar|equivalent|useful|like|unlike
     |first|second|third|next|finally|as\ above|for\ example|in\ this|in\ that|in\ other
     |on\ the\ other|an?\ similar|(?:an?|the)\ (?:\w+\ ){1,3}(?:that|which|who)
     |can|could|may|might|must|will|would|should|is|are|was|were|has|have
@@ -40,6 +52,9 @@ _DANGLING = re.compile(
     |the\ (?:above|following|latter|former|rest|second|other))\b""",
     re.IGNORECASE | re.VERBOSE,
 )
+# In documentation a remark of its author; in notes the people whom the reader knows.
+_PERSONAL = re.compile(r"[\"“(]?(?:we|i|our|my)\b", re.IGNORECASE)
+_PERSON_ACTS = re.compile(r"[\"“(]?(?:We|I)\b")
 _CONTINUING = re.compile(r"(?:This|It|They|These|The latter)\b")
 _ELSEWHERE = re.compile(
     r"\b(?:above|below|here|following|as follows|this (?:page|section|chapter|example|file|test"
@@ -59,6 +74,19 @@ _BOILERPLATE = re.compile(
     r"|obsolete|table of contents)\b|@\w+\.\w+|^\W*(?:args|arguments|returns|raises|params)\s*:",
     re.IGNORECASE,
 )
+
+
+class Form(IntEnum):
+    """How well a sentence stands alone, best first."""
+
+    WHOLE = 0
+    """As `reads_well`."""
+    UNSURE = 1
+    """As `stands_alone`."""
+    ITEM = 2
+    """Says something by itself, but is not written as a sentence: `Launch: 14 March`."""
+    LOOSE = 3
+    """Points at something else, or has code or boilerplate in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +113,48 @@ def sentences(paragraph: Paragraph) -> list[Sentence]:
     return found
 
 
-def reads_well(text: str) -> bool:
-    """Whether a sentence can stand alone: whole, self-contained, no code, no boilerplate."""
-    return stands_alone(text) and _has_verb(raw_words(text))
+def form_of(text: str, *, notes: bool, closes: bool) -> Form | None:
+    """How well a text stands alone.
+
+    Args:
+        text: In canonical form.
+        notes: As for `reads_well`.
+        closes: Whether its paragraph ends with it, so that a missing full stop cuts nothing off.
+
+    Returns:
+        None if it cannot be quoted at all: cut off, without words, or over 1,000 characters.
+    """
+    if reads_well(text, notes=notes):
+        return Form.WHOLE
+    if stands_alone(text, notes=notes):
+        return Form.UNSURE
+    if not (closes or ends_whole(text)) or not raw_words(text) or len(text) > _MAX_LOOSE_CHARS:
+        return None
+    plain = _is_balanced(text) and len(text) <= _MAX_CHARS and not _CODE.search(text)
+    return Form.ITEM if notes and plain and not _points(text, notes=notes) else Form.LOOSE
 
 
-def stands_alone(text: str) -> bool:
+def reads_well(text: str, *, notes: bool = False) -> bool:
+    """Whether a sentence can stand alone: whole, self-contained, no code, no boilerplate.
+
+    Args:
+        text: In canonical form.
+        notes: Whether people wrote it for themselves: it may say `we` and be as short as `Bob
+            leads them.`
+    """
+    acts = notes and _PERSON_ACTS.match(text) is not None
+    return stands_alone(text, notes=notes) and (acts or _has_verb(raw_words(text)))
+
+
+def stands_alone(text: str, *, notes: bool = False) -> bool:
     """As `reads_well`, but its verb may be one that the list of verbs does not have."""
-    return not _DANGLING.match(text) and _is_sound(text)
+    least = _MIN_WORDS_OF_NOTES if notes else _MIN_WORDS
+    return not _points(text, notes=notes) and _is_sound(text, least)
 
 
 def continues(text: str) -> bool:
     """Whether a sentence speaks on about what the one before it named (`This arranges ...`)."""
-    sound = _CONTINUING.match(text) is not None and _is_sound(text)
+    sound = _CONTINUING.match(text) is not None and _is_sound(text, _MIN_WORDS)
     return sound and _has_verb(raw_words(text))
 
 
@@ -106,10 +163,15 @@ def ends_whole(text: str) -> bool:
     return _STOP.search(text) is not None
 
 
-def _is_sound(text: str) -> bool:
+def _points(text: str, *, notes: bool) -> bool:
+    """Whether it begins with a word that points at something the reader cannot see."""
+    return _DANGLING.match(text) is not None or (not notes and _PERSONAL.match(text) is not None)
+
+
+def _is_sound(text: str, least: int) -> bool:
     words = raw_words(text)
     return (
-        len(words) >= _MIN_WORDS
+        len(words) >= least
         and len(text.split()) <= _MAX_WORDS
         and len(text) <= _MAX_CHARS
         and _START.match(text) is not None

@@ -10,11 +10,11 @@ from services.brief.compose import compose, parse
 from services.brief.extract import same_saying
 from services.brief.folder import Unread, open_document
 from services.brief.message import Defect
-from services.brief.prose import canonical_lines, canonical_text
+from services.brief.prose import canonical_lines, canonical_text, paragraphs
 from services.brief.sentence import ends_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from services.brief.message import Draft
 
@@ -25,6 +25,10 @@ __all__ = ["Shelf", "check_markdown", "review", "stands_at"]
 class _Opened:
     sha256: str
     lines: list[str]
+    ends: frozenset[int]  # numbers of the lines that end a paragraph
+
+    def has(self, text: str, first_line: int, last_line: int) -> bool:
+        return stands_at(self.lines, text, first_line, last_line, ends=self.ends)
 
 
 class Shelf:
@@ -41,28 +45,38 @@ class Shelf:
             self._opened[path] = (
                 document
                 if isinstance(document, Unread)
-                else _Opened(document.sha256, canonical_lines(document))
+                else _Opened(
+                    document.sha256,
+                    canonical_lines(document),
+                    frozenset(paragraph.last_line for paragraph in paragraphs(document)),
+                )
             )
         return self._opened[path]
 
 
-def stands_at(lines: list[str], text: str, first_line: int, last_line: int) -> bool:
+def stands_at(
+    lines: list[str], text: str, first_line: int, last_line: int, *, ends: Collection[int] = ()
+) -> bool:
     """Whether whole sentences stand word for word at these lines, and at no fewer of them.
+
+    A text without a full stop, such as an item of a list, is whole if its paragraph ends with it.
 
     Args:
         lines: Canonical lines of a file.
         text: A quote in canonical form.
         first_line: 1-based; the text must begin in it.
         last_line: 1-based, inclusive; the text must end in it.
+        ends: Numbers of the lines that end a paragraph.
     """
-    if not 1 <= first_line <= last_line <= len(lines) or not ends_whole(text):
+    if not 1 <= first_line <= last_line <= len(lines) or not text or text != text.strip():
         return False
-    if text != text.strip():
+    stopped = ends_whole(text)
+    if not stopped and last_line not in ends:
         return False
     whole = canonical_text(lines, first_line, last_line)
     opening, closing = lines[first_line - 1], lines[last_line - 1]
     last_start = len(opening) - 1
-    least_end = len(whole) - len(closing) + 1
+    least_end = len(whole) - len(closing) + 1 if stopped else len(whole)
     at = whole.find(text)
     while at != -1:
         end = at + len(text)
@@ -111,7 +125,7 @@ def check_markdown(root: str, markdown: str) -> list[str]:
             wrong.append(f"[{quote.number}] `{source.path}` cannot be read: {file.reason}")
         elif not file.sha256.startswith(source.sha256):
             wrong.append(f"[{quote.number}] `{source.path}` has changed")
-        elif not stands_at(file.lines, quote.text, source.first_line, source.last_line):
+        elif not file.has(quote.text, source.first_line, source.last_line):
             wrong.append(f"[{quote.number}] is not at the cited lines of `{source.path}`")
     return wrong
 
@@ -132,7 +146,7 @@ def _wrong_quotes(draft: Draft, shelf: Shelf) -> Iterable[Defect]:
             elif file.sha256 != quote.sha256:
                 detail = f"{where}: the file has changed since it was quoted"
                 yield Defect(kind="hash", aspect=answer.title, quote=quote, detail=detail)
-            elif not stands_at(file.lines, quote.text, quote.first_line, quote.last_line):
+            elif not file.has(quote.text, quote.first_line, quote.last_line):
                 detail = f"{where}: the quote does not stand there word for word"
                 yield Defect(kind="words", aspect=answer.title, quote=quote, detail=detail)
 

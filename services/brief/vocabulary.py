@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AUXILIARIES", "COMMON", "GROUPS", "PARTICLES", "VERBS"]
+__all__ = ["AUXILIARIES", "COMMON", "FORMS", "GROUPS", "PARTICLES", "VERBS"]
 
 
 def _words(text: str) -> frozenset[str]:
@@ -57,6 +57,29 @@ VERBS = _words(
     """
 )
 """Base forms of the verbs that documentation uses most."""
+
+FORMS = (
+    "agree agreed agreement agreements",
+    "approve approved approval approvals",
+    "buy bought",
+    "choose chose chosen choice choices",
+    "decide decided decision decisions",
+    "deploy deployed deployment deployments",
+    "find found",
+    "give gave given",
+    "keep kept",
+    "lead led leader leaders",
+    "meet met meeting meetings",
+    "own owned owner owners",
+    "pay paid payment payments",
+    "propose proposed proposal proposals",
+    "send sent",
+    "spend spent",
+    "store stored storage",
+    "take took taken",
+    "write wrote written",
+)
+"""Forms of one word that no regular ending explains."""
 
 GROUPS = (
     "begin start launch",

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from services.brief.vocabulary import COMMON, GROUPS, PARTICLES
+from services.brief.vocabulary import COMMON, FORMS, GROUPS, PARTICLES, VERBS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,6 +16,7 @@ __all__ = [
     "PARTICLES",
     "RELATED",
     "RELATED_WEIGHT",
+    "VERB_STEMS",
     "coverage",
     "raw_words",
     "stem",
@@ -44,6 +45,7 @@ _ENDINGS = (  # longest first: ending, letters that must be left before it
     ("s", 3),
     ("e", 3),
 )
+_FORMS = {form: forms.split()[0] for forms in FORMS for form in forms.split()}
 
 
 def raw_words(text: str) -> list[str]:
@@ -58,6 +60,7 @@ def stem(word: str) -> str:
     Light on purpose: it need not give a word of the language, only the same one for its forms.
     A particle is folded as if written apart, so `timeouts` meets `times out`.
     """
+    word = _FORMS.get(word, word)
     for particle in PARTICLES:
         bare = word.removesuffix("s")
         if bare.endswith(particle) and len(bare) - len(particle) >= 3:
@@ -97,6 +100,9 @@ def _related() -> dict[str, frozenset[str]]:
             near[term] = near.get(term, frozenset()) | group - {term}
     return near
 
+
+VERB_STEMS = frozenset(stem(verb) for verb in VERBS)
+"""Terms of the verbs that documentation uses most."""
 
 RELATED = _related()
 """Term to the terms that documentation may use in its place."""
