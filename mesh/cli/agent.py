@@ -20,7 +20,10 @@ app = typer.Typer(no_args_is_help=True, help="Who works here.")
 
 @app.command("list")
 def list_(*, data: Data = None, json: Json = False) -> None:
-    """List every agent that was ever registered, and how many instances are up."""
+    """List every agent that was ever registered, and how many instances are up.
+
+    BEHAVIOUR is the version that an agent declares of what its handlers do: Agent(behaviour=…).
+    """
     reply = run(lambda: _ask(data, ""), waiting=WAITING)
     if json:
         emit(reply)
@@ -39,7 +42,10 @@ def show_(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Show one agent: its instances, and what it accepts."""
+    """Show one agent: its instances, and what it accepts.
+
+    BEHAVIOUR is the version that an agent declares of what its handlers do: Agent(behaviour=…).
+    """
     reply = run(lambda: _ask(data, agent), waiting=WAITING)
     if not reply.agents:
         raise AgentUnknown(agent)

@@ -13,7 +13,7 @@ from mesh.cli.event import app as events
 from mesh.cli.failure import reported
 from mesh.cli.history import replay, trace
 from mesh.cli.local import down, status, up
-from mesh.cli.option import DATA_HELP
+from mesh.cli.option import DATA_HELP, FLAG
 from mesh.cli.task import app as tasks
 
 __all__ = ["app", "main"]
@@ -43,7 +43,10 @@ def _options(
     *,
     data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help=DATA_HELP)] = None,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print it.")
+        bool,
+        typer.Option(
+            "--version", metavar=FLAG, callback=_show_version, is_eager=True, help="Print it."
+        ),
     ] = False,
 ) -> None:
     """Independent agents that hand work to one another, over one durable log."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mesh.cli.failure import FAILED, run
-from mesh.cli.option import Data
+from mesh.cli.option import OwnData
 from mesh.cli.output import busy, say, show
 from mesh.errors import Invalid
 
@@ -37,12 +37,14 @@ def demo(
         Path | None,
         typer.Option(metavar="DIR", help="Where brief.md goes; default: the data folder."),
     ] = None,
-    data: Data = None,
+    data: OwnData = None,
 ) -> None:
     """Run one real job on a mesh of its own, and prove what happened."""
     if docs is not None and not docs.is_dir():
-        raise Invalid(f"--docs: there is no folder {docs}")
+        wrong = f"{docs} is not a folder" if docs.exists() else f"there is no folder {docs}"
+        raise Invalid(f"--docs: {wrong}")
     folder = data or _FOLDER
+    brief = _cleared((out or folder) / "brief.md")
     request = {"question": question, **({"docs": str(docs.resolve())} if docs else {})}
     ended = run(lambda: _demo(_planned(folder), request))
     if ended is None:
@@ -51,13 +53,33 @@ def demo(
     if proof is None:
         say(f"mesh: the task is {_state(task)}: {task.error.code}: {task.error.message}")
         raise typer.Exit(FAILED)
-    brief = (out or folder) / "brief.md"
     brief.parent.mkdir(parents=True, exist_ok=True)
-    brief.write_text(json.loads(task.result_payload.data)["markdown"], encoding="utf-8")
+    brief.write_text(_markdown(task), encoding="utf-8")
     show(f"\nthe brief is in {brief}; everything else in {folder}, nothing runs any more")
     if not proof.holds:
         say("mesh: the record does not agree with itself")
         raise typer.Exit(FAILED)
+
+
+def _cleared(brief: Path) -> Path:
+    """Where the brief goes; one of an earlier run would look like the answer of a failed one."""
+    try:
+        brief.unlink(missing_ok=True)
+    except OSError as e:
+        raise Invalid(
+            f"cannot put the brief into {brief.parent}: {e.strerror}; --out, or --data for the"
+            " whole data folder, names another"
+        ) from e
+    return brief
+
+
+def _markdown(task: "Task") -> str:
+    return str(json.loads(task.result_payload.data)["markdown"])
+
+
+def _beginning(markdown: str) -> str:
+    """The title and the first section: what a brief says in short."""
+    return "\n## ".join(markdown.split("\n## ")[:2]).strip()
 
 
 def _planned(folder: Path) -> "Plan":
@@ -78,6 +100,8 @@ def _planned(folder: Path) -> "Plan":
 async def _demo(plan: "Plan", request: dict[str, str]) -> "tuple[Task, Proof | None] | None":
     """The task as it ended and the proof, which a failed one lacks; None if interrupted."""
     from contextlib import AsyncExitStack
+
+    from rich.text import Text
 
     from mesh.cli.reach import line_to
     from mesh.supervisor import supervised, until_signalled
@@ -101,6 +125,7 @@ async def _demo(plan: "Plan", request: dict[str, str]) -> "tuple[Task, Proof | N
         task, events = await _worked(line, request)
         if not task.HasField("result_payload"):
             return task, None
+        show(Text(_beginning(_markdown(task))), "")
         return task, await _proven(line, mesh, task, events)
     return None
 
@@ -144,7 +169,7 @@ async def _proven(line: "Line", mesh: "MeshRun", task: "Task", events: "list[Eve
     with busy("checking the record …"):
         proof = await proven(line, mesh, task.task_id)
         trace = await trace_from(line, task.task_id)
-    show("", timeline(events, mesh), "", Text(trace_text(trace)), "", proof.shown())
+    show(timeline(events, mesh), "", Text(trace_text(trace)), "", proof.shown())
     return proof
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mesh.cli.failure import run
-from mesh.cli.option import Data, Json, instant
+from mesh.cli.option import FLAG, Data, Json, checked_kind, instant
 from mesh.cli.output import emit_line, say, show
+from mesh.core.event import KINDS
 
 if TYPE_CHECKING:
     from mesh.client.line import Line
@@ -21,15 +22,21 @@ app = typer.Typer(no_args_is_help=True, help="The log: what happened, in order."
 
 Task = Annotated[str, typer.Option("--task", help="Only this task.")]
 AgentName = Annotated[str, typer.Option("--agent", help="Only from or to this agent.")]
-Kind = Annotated[str, typer.Option("--kind", help="Only this kind, such as task.handed_off.")]
+Kind = Annotated[
+    str,
+    typer.Option("--kind", help="Only this kind, such as task.handed_off; all are listed below."),
+]
 From = Annotated[int, typer.Option("--from", min=0, metavar="POS", help="First position.")]
 Shard = Annotated[str, typer.Option("--shard", help="Which shard of the log; default s0.")]
-Payload = Annotated[bool, typer.Option("--payload", help="With the bytes of payloads.")]
+Payload = Annotated[
+    bool, typer.Option("--payload", metavar=FLAG, help="With the bytes of payloads.")
+]
 
 _PAGE = 500
+_KINDS = f"Kinds: {', '.join(KINDS)}."
 
 
-@app.command("list")
+@app.command("list", epilog=_KINDS)
 def list_(  # noqa: PLR0913 - one parameter an option
     *,
     task: Task = "",
@@ -38,7 +45,9 @@ def list_(  # noqa: PLR0913 - one parameter an option
     first: From = 0,
     since: Annotated[str | None, typer.Option(help="15m, 2h, or an instant.")] = None,
     limit: Annotated[int, typer.Option(min=0, help="How many at most; 0 for all.")] = 0,
-    follow: Annotated[bool, typer.Option("--follow", help="Then print what comes.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", metavar=FLAG, help="Then print what comes.")
+    ] = False,
     shard: Shard = "",
     payload: Payload = False,
     data: Data = None,
@@ -50,7 +59,7 @@ def list_(  # noqa: PLR0913 - one parameter an option
     request = ListEventsRequest(
         task_id=task,
         agent=agent,
-        kind=kind,
+        kind=checked_kind(kind),
         from_position=first,
         shard=shard,
         with_payload=payload,
@@ -61,7 +70,7 @@ def list_(  # noqa: PLR0913 - one parameter an option
     run(lambda: _list(data, request, limit=limit, follow=follow, json=json))
 
 
-@app.command()
+@app.command(epilog=_KINDS)
 def tail(  # noqa: PLR0913 - one parameter an option
     *,
     task: Task = "",
@@ -79,7 +88,7 @@ def tail(  # noqa: PLR0913 - one parameter an option
     request = TailEventsRequest(
         task_id=task,
         agent=agent,
-        kind=kind,
+        kind=checked_kind(kind),
         from_position=first,
         shard=shard,
         with_payload=payload,

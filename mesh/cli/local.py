@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mesh.cli.failure import run
-from mesh.cli.option import Data, Json, data_folder
+from mesh.cli.option import FLAG, Data, Json, data_folder
 from mesh.cli.output import busy, say, show
 from mesh.errors import MeshError, Unavailable
 
@@ -27,7 +27,10 @@ def up(
         Path, typer.Option("--manifest", metavar="FILE", help="Which services to start.")
     ] = Path("mesh.toml"),
     detach: Annotated[
-        bool, typer.Option("--detach", help="Return when everything serves; keep it running.")
+        bool,
+        typer.Option(
+            "--detach", metavar=FLAG, help="Return when everything serves; keep it running."
+        ),
     ] = False,
     data: Data = None,
 ) -> None:

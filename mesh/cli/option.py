@@ -7,10 +7,25 @@ from typing import Annotated
 
 import typer
 
+from mesh.core.event import KINDS
 from mesh.errors import Invalid
 
-__all__ = ["DATA_HELP", "Data", "Json", "data_folder", "duration", "instant", "labels"]
+__all__ = [
+    "DATA_HELP",
+    "FLAG",
+    "Data",
+    "Json",
+    "OwnData",
+    "checked_kind",
+    "checked_task_id",
+    "data_folder",
+    "duration",
+    "instant",
+    "labels",
+]
 
+FLAG = ""
+"""What stands in the help behind an option that takes no value."""
 DATA_HELP = "Folder of the mesh; default $MESH_DATA, else ./.mesh."
 
 
@@ -24,9 +39,21 @@ Data = Annotated[
     Path | None,
     typer.Option("--data", metavar="DIR", help=DATA_HELP, callback=_or_before_command),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print ProtoJSON instead of text.")]
+OwnData = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Folder of the mesh that is started for it; default ./.mesh-demo.",
+        callback=_or_before_command,
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", metavar=FLAG, help="Print ProtoJSON instead of text.")
+]
 
 _UNIT_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_TASK_ID = re.compile(r"[0-9a-f]{32}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
@@ -67,6 +94,46 @@ def instant(text: str, option: str, *, direction: int) -> datetime:
             " (90s, 15m, 2h)"
         ) from e
     return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def checked_task_id(text: str, option: str) -> str:
+    """An id that a new task may have, unchanged.
+
+    Args:
+        text: What the user wrote.
+        option: Where, for the message.
+
+    Raises:
+        Invalid: It is none.
+    """
+    if not _TASK_ID.fullmatch(text):
+        raise Invalid(f"{option}: `{text}` is not 32 lower-case hex digits")
+    return text
+
+
+def checked_kind(text: str) -> str:
+    """A kind of event to look for, unchanged; "" is any.
+
+    Raises:
+        Invalid: There is no such kind; the text names those that are spelled alike, else all.
+    """
+    from difflib import get_close_matches
+
+    from mesh.gateway.watch import UNREADABLE
+
+    known = [*KINDS, UNREADABLE]
+    if not text or text in known:
+        return text
+    near = get_close_matches(text, known, n=3, cutoff=0.75)
+    # People leave out what all of them begin with.
+    near += [kind for kind in known if kind == f"task.{text}" and kind not in near]
+    if near:
+        raise Invalid(f"--kind: there is no kind `{text}`; did you mean {_either(near)}?")
+    raise Invalid(f"--kind: there is no kind `{text}`; known are {', '.join(known)}")
+
+
+def _either(names: list[str]) -> str:
+    return " or ".join(f"`{name}`" for name in names)
 
 
 def labels(pairs: list[str]) -> dict[str, str]:

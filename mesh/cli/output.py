@@ -1,5 +1,6 @@
 """Data to stdout, talk to stderr."""
 
+import json
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -10,8 +11,9 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from rich.console import Console, RenderableType
 
-__all__ = ["busy", "emit", "emit_line", "say", "show", "stdout_console"]
+__all__ = ["busy", "emit", "emit_line", "say", "show", "stdout_console", "whole"]
 
+_EXACT = 1e21
 _PIPED_WIDTH, _LEAST_WIDTH = 200, 90
 
 
@@ -40,6 +42,16 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def whole(text: str) -> float:
+    """A number as canonical ProtoJSON has it: `5`, not `5.0`, which is how Python spells it.
+
+    A `google.protobuf.Value` has only floating-point numbers.
+    """
+    number = float(text)
+    # Beyond it an exponent is shorter, and what follows the first 17 digits says nothing.
+    return int(number) if number.is_integer() and abs(number) < _EXACT else number
+
+
 def stdout_console() -> "Console":
     """Where `show` prints: wide enough for an id beside what it is about."""
     from rich.console import Console
@@ -65,6 +77,5 @@ def busy(text: str) -> "Generator[Callable[[str], None]]":
 def _proto_json(message: "Message", *, indent: int | None) -> str:
     from google.protobuf.json_format import MessageToJson
 
-    return MessageToJson(
-        message, indent=indent, always_print_fields_with_no_presence=True, ensure_ascii=False
-    )
+    text = MessageToJson(message, always_print_fields_with_no_presence=True)
+    return json.dumps(json.loads(text, parse_float=whole), indent=indent, ensure_ascii=False)

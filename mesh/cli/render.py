@@ -11,7 +11,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.table import Table
 from rich.text import Text
 
+from mesh.cli.output import whole
 from mesh.wire.v1.api_pb2 import Agent, DeadLetterEntry, Event, StateAt, Task
+from mesh.wire.v1.payload_pb2 import Failure
 
 __all__ = [
     "agent_table",
@@ -124,7 +126,7 @@ def task_view(task: Task) -> Text:
         if is_set
     ]
     error = task.error
-    details = ", ".join(f"{key}={value}" for key, value in sorted(error.details.items()))
+    details = ", ".join(f"{key}={value}" for key, value in _details(error))
     return fields(
         [
             ("task", task.task_id),
@@ -146,15 +148,15 @@ def task_view(task: Task) -> Text:
     )
 
 
+def _details(error: Failure) -> list[tuple[str, str]]:
+    """What an error's figures were, by name; those it does not have are left out."""
+    return sorted((key, value) for key, value in error.details.items() if value)
+
+
 def _json(message: Message) -> str:
     """A protobuf value or struct as JSON text."""
-    # Neither knows whole numbers: give back those that surely were.
-    value = json.loads(MessageToJson(message), parse_float=_number)
+    value = json.loads(MessageToJson(message), parse_float=whole)
     return json.dumps(value, ensure_ascii=False, indent=2)
-
-
-def _number(text: str) -> float:
-    return int(float(text)) if float(text).is_integer() else float(text)
 
 
 def _result(task: Task) -> str:
@@ -289,7 +291,6 @@ def dead_letter_table(entries: Sequence[DeadLetterEntry]) -> Table:
 
 def dead_letter_view(entry: DeadLetterEntry) -> Text:
     """One dead letter in full."""
-    details = sorted(entry.error.details.items())
     redrive = f"mesh dlq redrive {entry.task_id}" if entry.redrivable else "not possible"
     return fields(
         [
@@ -300,7 +301,7 @@ def dead_letter_view(entry: DeadLetterEntry) -> Text:
             ("position", str(entry.position)),
             ("when", instant_text(entry.occurred_at)),
             ("error", f"{entry.error.code}: {entry.error.message}"),
-            ("", "\n".join(f"{key} = {value}" for key, value in details)),
+            ("", "\n".join(f"{key} = {value}" for key, value in _details(entry.error))),
             ("redrive", redrive),
         ]
     )

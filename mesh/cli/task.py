@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mesh.cli.failure import FAILED, WAITING, run
-from mesh.cli.option import Data, Json, instant, labels
+from mesh.cli.option import FLAG, Data, Json, checked_task_id, instant, labels
 from mesh.cli.output import busy, emit, emit_line, say, show
 from mesh.errors import AgentUnknown
 
@@ -44,8 +44,12 @@ def submit(  # noqa: PLR0913 - one parameter an option
         typer.Option("--input", metavar="JSON|@file|-", help="The input, as JSON; - is stdin."),
     ] = None,
     text: Annotated[str | None, typer.Option(help="The input, as plain text.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Print each event, to the end.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the outcome.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", metavar=FLAG, help="Print each event, to the end.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", metavar=FLAG, help="Wait for the outcome.")
+    ] = False,
     id_: Annotated[
         str, typer.Option("--id", help="Id of the new task: 32 lower-case hex digits.")
     ] = "",
@@ -53,12 +57,22 @@ def submit(  # noqa: PLR0913 - one parameter an option
         str, typer.Option(help="The same key gives the same task, however often it comes.")
     ] = "",
     deadline: Annotated[
-        str | None, typer.Option(help="When it must have ended: 90s, 15m, or an instant.")
+        str | None,
+        typer.Option(
+            metavar="WHEN",
+            help="When it must have ended; the agent that holds it then ends it as FAILED (a task"
+            " that nobody holds, when it is taken up). 90s, 15m, or an instant.",
+        ),
     ] = None,
     objective: Annotated[str, typer.Option(help="What it is for, in the relay packet.")] = "",
     schema: Annotated[str, typer.Option(help="Name and version of the input's type.")] = "",
-    label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE")] = None,
-    priority: Annotated[int, typer.Option()] = 0,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Kept and shown with it; may be repeated."),
+    ] = None,
+    priority: Annotated[
+        int, typer.Option(help="Kept with it, for its agents; deliveries keep their order.")
+    ] = 0,
     max_hops: Annotated[int, typer.Option(min=0, help="0 for the default.")] = 0,
     data: Data = None,
     json: Json = False,
@@ -77,7 +91,7 @@ def submit(  # noqa: PLR0913 - one parameter an option
         priority=priority,
         max_hops=max_hops,
         # Fixed here, so that a repeated request is the same task.
-        request_id=id_ or SystemIds().fresh(),
+        request_id=checked_task_id(id_, "--id") if id_ else SystemIds().fresh(),
     )
     request.input.content_type, request.input.data = content_type, content
     request.input.schema = schema

@@ -1,5 +1,6 @@
 """Every command against one running mesh."""
 
+import json
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import mesh
+from mesh.core.event import KINDS
 from tests.system.local import COMMAND, Local, running
 
 pytestmark = pytest.mark.live
@@ -29,6 +31,23 @@ def test_help_answers_at_once(pytestconfig: pytest.Config) -> None:
         subprocess.run([COMMAND, "--help"], check=True, capture_output=True, timeout=30)
         took.append(time.perf_counter() - began)
     assert min(took) < 0.5
+
+
+def test_help_says_what_each_option_is() -> None:
+    for command in (["task", "submit"], ["events", "list"], ["up"], ["status"], ["agents", "show"]):
+        done = subprocess.run(
+            [COMMAND, *command, "--help"], check=True, capture_output=True, text=True
+        )
+        flags = [line for line in done.stdout.splitlines() if "<bool>" in line]
+        # What the library itself adds.
+        assert all("--help" in line for line in flags), flags
+        for line in done.stdout.splitlines():
+            if "--label" in line or "--priority" in line:
+                assert "Kept" in line
+        if command == ["events", "list"]:
+            assert all(kind in done.stdout for kind in KINDS)
+        if command == ["agents", "show"]:
+            assert "BEHAVIOUR is the version" in done.stdout
 
 
 def test_help_loads_nothing_that_is_slow_to_load() -> None:
@@ -62,6 +81,7 @@ def test_a_task_is_submitted_awaited_and_shown(local: Local) -> None:
     done = local.ok("task", "submit", "greeter", "--input", '{"name": "ada"}', "--wait", "--json")
     task = done.json
     assert (task["state"], task["owner"], task["hops"]) == ("COMPLETED", "shouter", 1)
+    assert json.loads(done.out, parse_float=str)["result"]["count"] == 1
     assert task["result"] == {"said": "HELLO ADA", "count": 1}
     shown = local.ok("task", "show", task["taskId"], "--json").json
     assert shown["result"] == task["result"]
@@ -231,6 +251,10 @@ def test_agents_are_listed_and_shown(local: Local) -> None:
         (["dlq", "redrive", "0" * 32], 4, "does not exist"),
         (["replay", "0" * 32, "--version", "1", "--position", "2"], 2, "at most one"),
         (["frobnicate"], 2, "No such command"),
+        (["task", "submit", "greeter", "--text", "x", "--id", "abc"], 2, "--id: `abc` is not 32"),
+        (["events", "list", "--kind", "task.handedoff"], 2, "did you mean `task.handed_off`?"),
+        (["events", "tail", "--kind", "spent"], 2, "did you mean `task.spent`?"),
+        (["events", "list", "--kind", "zzz"], 2, "known are task.submitted, "),
     ],
 )
 def test_a_mistake_is_named_with_its_exit_code(

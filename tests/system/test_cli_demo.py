@@ -39,6 +39,11 @@ def test_the_demo_writes_a_brief_and_proves_it_twice(local: Local) -> None:
         pids = re.findall(r"^(?:planner|reader|writer|critic|ledger) +(\d+)", answer.out, re.M)
         assert len(set(pids)) == 5
         assert answer.out.count("✓") == 2
+        shown, _, rest = answer.out.partition("\n\nWHO ")
+        assert rest
+        assert briefs[-1].startswith(shown)
+        assert shown.startswith("# ")
+        assert "they eat bread" in shown
         assert "invoke_agent critic" in answer.out
     assert "they eat bread" in briefs[0]
     assert briefs[0] == briefs[1]
@@ -59,6 +64,9 @@ def test_the_brief_goes_where_it_is_wanted(local: Local) -> None:
 
 def test_an_empty_folder_gives_a_clear_message(local: Local) -> None:
     (local.folder / "empty").mkdir()
+    earlier = local.folder / ".mesh-demo" / "brief.md"
+    earlier.parent.mkdir()
+    earlier.write_text("what an earlier run found", encoding="utf-8")
     answer = local.mesh("demo", "--docs", "empty")
     assert answer.code == 1
     assert "no documents in" in answer.err
@@ -70,6 +78,23 @@ def test_a_missing_folder_is_a_mistake(local: Local) -> None:
     assert answer.code == 2
     assert "there is no folder nowhere" in answer.err
     assert not (local.folder / ".mesh-demo").exists()
+
+
+def test_a_file_instead_of_a_folder_is_a_mistake(local: Local) -> None:
+    (local.folder / "one.md").write_text(TEXT, encoding="utf-8")
+    answer = local.mesh("demo", "--docs", "one.md")
+    assert answer.code == 2
+    assert "one.md is not a folder" in answer.err
+    answer = local.mesh("demo", "--out", "one.md/here")
+    assert answer.code == 2
+    assert "cannot put the brief into one.md/here" in answer.err
+    assert not (local.folder / ".mesh-demo").exists()
+
+
+def test_help_names_the_folder_that_the_demo_really_uses(local: Local) -> None:
+    shown = " ".join(local.ok("demo", "--help").out.replace("│", " ").split())
+    assert "default ./.mesh-demo." in shown
+    assert "else ./.mesh." not in shown
 
 
 def test_every_quote_of_a_large_folder_stands_where_it_is_cited(
