@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from services.brief.folder import Unread, open_document
 from services.brief.message import Findings, Quote
-from services.brief.prose import paragraphs
+from services.brief.prose import canonical_text, paragraphs
 from services.brief.rank import MIN_COVERAGE, place_terms
-from services.brief.sentence import Form, Sentence, continues, form_of, sentences
+from services.brief.sentence import Form, Sentence, continues, ends_whole, form_of, sentences
 from services.brief.words import coverage, raw_words, terms
 
 if TYPE_CHECKING:
@@ -143,12 +143,13 @@ def _candidates_of(aspect: RankedAspect, passage: Passage, found: _Prose) -> lis
     for sentence, after in zip(said, [*said[1:], _next(paragraph, prose)], strict=True):
         leads = sentence.place == 0 and paragraph.leads
         relevance = _relevance(sentence.text, place, aspect, leads=leads)
-        announced = _with_items(sentence, paragraph, prose)
-        form = form_of(announced.text, notes=notes, closes=sentence is said[-1])
+        closes = sentence is said[-1]
+        announced = _with_items(sentence, paragraph, prose) if closes else sentence
+        form = form_of(announced.text, notes=notes, closes=closes)
         if not relevance or form is None or announced.text.endswith(":"):
             continue
         score = relevance + _PASSAGE * strength + (_FIRST_SENTENCE if leads else 0.0)
-        whole = _with_next(announced, after)
+        whole = announced if announced is not sentence else _with_next(sentence, after)
         quote = Quote(
             text=whole.text,
             path=passage.path,
@@ -171,12 +172,13 @@ def _next(paragraph: Paragraph, prose: dict[int, Paragraph]) -> Sentence | None:
 
 
 def _with_items(sentence: Sentence, paragraph: Paragraph, prose: dict[int, Paragraph]) -> Sentence:
-    """Join what a colon announces, as far as it fits: `Decided on Monday:` and the items below."""
-    if not sentence.text.endswith(":") or sentence.last_line != paragraph.last_line:
+    """Join to a paragraph's last sentence what its colon announces: `Decided:` and the items."""
+    if not sentence.text.endswith(":"):
         return sentence
     item = prose.get(paragraph.last_line + 1) or prose.get(paragraph.last_line + 2)
     while item is not None and item.about == paragraph.about:
-        text = f"{sentence.text} {' '.join(line for line in item.lines if line)}"
+        said = canonical_text(list(item.lines), 1, len(item.lines))
+        text = f"{sentence.text} {said}"
         if len(text) > _MAX_JOINED_CHARS:
             break
         sentence = replace(sentence, text=text, last_line=item.last_line)
@@ -186,7 +188,7 @@ def _with_items(sentence: Sentence, paragraph: Paragraph, prose: dict[int, Parag
 
 def _with_next(sentence: Sentence, after: Sentence | None) -> Sentence:
     """Join what belongs together: `Request that ... . This arranges ...`."""
-    if after is None or not continues(after.text):
+    if after is None or not ends_whole(sentence.text) or not continues(after.text):
         return sentence
     text = f"{sentence.text} {after.text}"
     if len(text) > _MAX_JOINED_CHARS:

@@ -119,6 +119,8 @@ def _entries(document: Document, asked: frozenset[str]) -> Iterator[_Entry]:
             continue
         place = place_terms(document.path, paragraph.about)
         found = [*place, *(place if paragraph.leads else ()), *terms(words)]
+        if not found:  # only common words; of passages without any term BM25 has no average
+            continue
         yield _Entry(
             path=document.path,
             sha256=document.sha256,

@@ -1,8 +1,11 @@
 """Questions about notes as people write them for themselves."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mesh import Fail, Reply
 from services.brief.extract import extract
@@ -11,9 +14,18 @@ from services.brief.message import BriefRequest
 from services.brief.question import aspects
 from services.brief.rank import index_folder, rank
 from services.brief.sentence import Form, form_of
-from services.brief.verify import check_markdown, stands_at
+from services.brief.verify import check_markdown, review, stands_at
 from services.brief.words import stem
 from tests.services.job import FakeContext, relay
+from tests.services.sample import draft_of
+
+PIECES = [
+    "- ", "* ", "\n", "\n\n", "    ", "1. ", "> ", "[x] ", "# ", "<p>", "</p>", "<li>", "::",
+    "A job fails", "Jobs:", "We retry the job. ", "This returns a job that failed. ", "\n- ",
+    "failing job ", "job 14 March", ".", '"', "`", "**", ", ", "It waits", "”", "| job |",
+    "x = job", "&amp; ",
+]  # fmt: skip
+SOURCES = st.lists(st.sampled_from(PIECES), max_size=30).map("".join)
 
 NOTES = {
     "2026-03-02-weekly.md": (
@@ -105,6 +117,32 @@ def test_a_note_about_the_thing_answers_what_was_decided_about_it(tmp_path: Path
         tmp_path, {"a.md": "- Storage is SurrealDB\n- storage costs: 40 EUR\n- Lunch was late.\n"}
     )
     assert "Storage is SurrealDB" in first_quote(tmp_path, "What did we decide about storage?")
+
+
+def test_the_items_that_a_colon_announces_are_quoted_once(tmp_path: Path) -> None:
+    write(
+        tmp_path, {"a.md": "Decided about the queue:\n\n- This is NATS and it needs one server.\n"}
+    )
+    assert first_quote(tmp_path, "What was decided about the queue?") == (
+        "Decided about the queue: This is NATS and it needs one server."
+    )
+
+
+def test_items_on_a_page_are_quoted_as_one_line(tmp_path: Path) -> None:
+    page = "<p>Decided about the queue:</p>\n<ul><li>NATS</li><li>one server</li></ul>\n"
+    write(tmp_path, {"a.html": page})
+    quote = first_quote(tmp_path, "What was decided about the queue?")
+    assert quote == "Decided about the queue: NATS one server"
+
+
+@given(SOURCES, st.sampled_from(["md", "txt", "rst", "html", "py"]))
+def test_the_critic_takes_whatever_the_reader_quotes(text: str, suffix: str) -> None:
+    with TemporaryDirectory() as root:
+        text = f'"""{text}\n"""\n' if suffix == "py" else text
+        (Path(root) / f"a.{suffix}").write_text(text, encoding="utf-8")
+        draft = draft_of(root, "When does a job fail?")
+        assert review(draft) == ()
+        assert check_markdown(root, draft.markdown) == []
 
 
 async def test_notes_about_something_else_fail(tmp_path: Path) -> None:
