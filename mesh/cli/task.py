@@ -22,6 +22,22 @@ __all__ = ["app"]
 app = typer.Typer(no_args_is_help=True, help="Submit tasks, look at them, cancel them.")
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="Id of the task.")]
 
+Deadline = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHEN",
+        help="When it must have ended; the agent that holds it then ends it as FAILED (a task"
+        " that nobody holds, when it is taken up). 90s, 15m, or an instant.",
+    ),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="Kept and shown with it; may be repeated."),
+]
+Priority = Annotated[
+    int, typer.Option(help="Kept with it, for its agents; deliveries keep their order.")
+]
+
 
 class StateName(StrEnum):
     """States that `--state` takes."""
@@ -56,23 +72,11 @@ def submit(  # noqa: PLR0913 - one parameter an option
     idempotency_key: Annotated[
         str, typer.Option(help="The same key gives the same task, however often it comes.")
     ] = "",
-    deadline: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WHEN",
-            help="When it must have ended; the agent that holds it then ends it as FAILED (a task"
-            " that nobody holds, when it is taken up). 90s, 15m, or an instant.",
-        ),
-    ] = None,
+    deadline: Deadline = None,
     objective: Annotated[str, typer.Option(help="What it is for, in the relay packet.")] = "",
     schema: Annotated[str, typer.Option(help="Name and version of the input's type.")] = "",
-    label: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Kept and shown with it; may be repeated."),
-    ] = None,
-    priority: Annotated[
-        int, typer.Option(help="Kept with it, for its agents; deliveries keep their order.")
-    ] = 0,
+    label: Labels = None,
+    priority: Priority = 0,
     max_hops: Annotated[int, typer.Option(min=0, help="0 for the default.")] = 0,
     data: Data = None,
     json: Json = False,
