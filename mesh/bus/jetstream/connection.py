@@ -153,6 +153,10 @@ class Connection(Client):
             if self.is_connected:
                 with anyio.move_on_after(_FINISH_S):
                     await self.flush()
+            if not self.is_connected:
+                # What waits has nobody to go to, and nats-py fails half way through its closing
+                # when it writes that to a connection that is lost.
+                self._pending, self._pending_data_size = [], 0
             await self.close()
             return
         self._abort()
