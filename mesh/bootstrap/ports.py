@@ -1,9 +1,10 @@
 """From settings to connected ports, in one place."""
 
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import grpc
 
@@ -22,10 +23,15 @@ from mesh.telemetry.port import Telemetry
 
 __all__ = ["Opened", "open_ports"]
 
+_MUTE_S = 0.5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """Everything that a process of the mesh may be connected to; `instance` names it."""
+    """Everything that a process of the mesh may be connected to; `instance` names it.
+
+    `drop_if_mute` is for a process that stops: it closes faster without a broker that hangs.
+    """
 
     bus: Bus
     blobs: BlobStore
@@ -36,6 +42,7 @@ class Opened:
     ids: IdSource
     telemetry: Telemetry
     instance: str
+    drop_if_mute: Callable[[], Awaitable[None]]
 
 
 @asynccontextmanager
@@ -78,4 +85,5 @@ async def open_ports(config: Config, service: str) -> AsyncGenerator[Opened]:
             ids=ids,
             telemetry=telemetry,
             instance=instance,
+            drop_if_mute=partial(connection.drop_if_mute, _MUTE_S),
         )

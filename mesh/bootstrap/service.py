@@ -170,6 +170,8 @@ async def _agent(config: "Config", life: "Life", *, agent: "Agent") -> None:
             await tasks.start(worker.run)
             life.ready()
             await life.stop.wait()
+            # First: each step of the worker's end would wait for a broker that hangs.
+            await opened.drop_if_mute()
             worker.stop()
 
 
@@ -197,6 +199,7 @@ async def _gateway(config: "Config", life: "Life") -> None:
         ):
             life.ready()
             await life.stop.wait()
+            await opened.drop_if_mute()
 
 
 async def _ledger(config: "Config", life: "Life") -> None:
@@ -234,4 +237,5 @@ async def _ledger(config: "Config", life: "Life") -> None:
                 tasks.start_soon(recorder.run, f"s{shard}")
             life.ready()
             await life.stop.wait()
+            await opened.drop_if_mute()
             tasks.cancel_scope.cancel()

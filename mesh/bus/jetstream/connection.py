@@ -147,6 +147,18 @@ class Connection(Client):
         self._remove_sub(subscription._id)  # pyright: ignore[reportPrivateUsage]
         subscription._stop_processing()  # pyright: ignore[reportPrivateUsage]
 
+    async def drop_if_mute(self, within_s: float) -> None:
+        """Break the connection if its broker does not answer; it reconnects as after any loss.
+
+        Whoever is about to close then need not wait for the broker at each step.
+        """
+        if not self.is_connected:
+            return
+        with anyio.move_on_after(within_s), suppress(Error):
+            await self.flush()
+            return
+        self._abort()
+
     async def shut(self) -> None:
         """Send what waits to be sent, and close; within a bounded time."""
         with anyio.move_on_after(_CLOSE_S, shield=True):
