@@ -156,7 +156,8 @@ def _details(error: Failure) -> list[tuple[str, str]]:
 def _json(message: Message) -> str:
     """A protobuf value or struct as JSON text."""
     value = json.loads(MessageToJson(message), parse_float=whole)
-    return json.dumps(value, ensure_ascii=False, indent=2)
+    # A protobuf map has no order of its own: without one, each call would print another.
+    return json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True)
 
 
 def _result(task: Task) -> str:

@@ -3,10 +3,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Struct, Value
 
 from mesh.cli.output import emit, emit_line, whole
-from mesh.cli.render import dead_letter_view, task_view
+from mesh.cli.render import dead_letter_view, result_text, task_view
 from mesh.wire.v1.api_pb2 import DeadLetterEntry, Task
 
 
@@ -41,6 +41,12 @@ def test_sizes_in_a_struct_are_printed_without_a_fraction(
 )
 def test_a_number_is_spelled_as_canonical_json_does(text: str, spelled: str) -> None:
     assert json.dumps(whole(text)) == spelled
+
+
+def test_what_has_no_order_is_shown_in_the_order_of_its_names() -> None:
+    result = Value()
+    result.struct_value.update({name: 1 for name in "hgfedcba"})
+    assert list(json.loads(result_text(result))) == list("abcdefgh")
 
 
 def test_figures_that_an_error_does_not_have_are_left_out() -> None:
