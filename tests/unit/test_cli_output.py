@@ -45,7 +45,7 @@ def test_a_number_is_spelled_as_canonical_json_does(text: str, spelled: str) -> 
 
 def test_what_has_no_order_is_shown_in_the_order_of_its_names() -> None:
     result = Value()
-    result.struct_value.update({name: 1 for name in "hgfedcba"})
+    result.struct_value.update(dict.fromkeys("hgfedcba", 1))
     assert list(json.loads(result_text(result))) == list("abcdefgh")
 
 
