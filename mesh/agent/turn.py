@@ -71,6 +71,7 @@ class Turn:
         )
         # Every claim tried, stored or not: one whose answer was lost is still this holder's.
         self._claims: set[str] = set()
+        self._ending = False
         self._writing = anyio.Lock()
 
     @property
@@ -143,14 +144,16 @@ class Turn:
 
     async def claim_running(self) -> Next:
         """Claim while the handler runs already; the order after a refusal is `commit`'s."""
-        if self.claimed or not self.delivery.lease_valid:
-            return Next.GO_ON
-        return await self.commit(start(self.task))
+        async with self._writing:
+            # Behind the end of its run a claim would take a turn that may be another's by now.
+            if self._ending or self.claimed or not self.delivery.lease_valid:
+                return Next.GO_ON
+            return await self._commit((start(self.task),), LOG)
 
     async def commit(
         self, *events: e.TaskEvent, to: str = LOG, despite_cancel: bool = False
     ) -> Next:
-        """Append events of this turn, as one; they are built once and keep their ids.
+        """Append what ends this run, as one.
 
         Args:
             events: Oldest first.
@@ -163,27 +166,34 @@ class Turn:
         Raises:
             EnvelopeInvalid: The log can never take them.
         """
+        self._ending = True
         async with self._writing:
-            if self.task.cancel_requested and not despite_cancel:
-                return Next.WIND_UP  # a hint may have told so since the handler ended
-            envelopes = self._envelopes(events, to)
-            tries = 0
-            while True:
-                tries += 1
-                try:
-                    self._stored(envelopes, await self._append(envelopes))
-                    return Next.GO_ON
-                except Unavailable as error:
-                    _log.warning("task `%s` waits for the bus: %s", self.cause.task_id, error)
-                except Contested as error:
-                    verdict = await self._after(error, envelopes)
-                    if verdict is Next.WIND_UP and despite_cancel:
-                        verdict = Next.AGAIN
-                    if verdict is not Next.AGAIN:
-                        return verdict
-                    if tries == 1:
-                        continue  # moved meanwhile, as a cancel or a stranger may: at once
-                await anyio.sleep(_PATIENCE.delay_s(tries, self._ports.ids.random()))
+            return await self._commit(events, to, despite_cancel=despite_cancel)
+
+    async def _commit(
+        self, events: Sequence[e.TaskEvent], to: str, *, despite_cancel: bool = False
+    ) -> Next:
+        """Append events under the lock; they are built once and keep their ids."""
+        if self.task.cancel_requested and not despite_cancel:
+            return Next.WIND_UP  # a hint may have told so since the handler ended
+        envelopes = self._envelopes(events, to)
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                self._stored(envelopes, await self._append(envelopes))
+                return Next.GO_ON
+            except Unavailable as error:
+                _log.warning("task `%s` waits for the bus: %s", self.cause.task_id, error)
+            except Contested as error:
+                verdict = await self._after(error, envelopes)
+                if verdict is Next.WIND_UP and despite_cancel:
+                    verdict = Next.AGAIN
+                if verdict is not Next.AGAIN:
+                    return verdict
+                if tries == 1:
+                    continue  # moved meanwhile, as a cancel or a stranger may: at once
+            await anyio.sleep(_PATIENCE.delay_s(tries, self._ports.ids.random()))
 
     async def look(self) -> Next:
         """Read the task again.

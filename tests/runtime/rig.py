@@ -39,8 +39,12 @@ class Rig:
 
     def worker(self, agent: Agent, limits: Limits = FAST) -> Worker:
         """A new process of an agent."""
+        return Worker(agent, self.ports(), limits)
+
+    def ports(self) -> Ports:
+        """What a new process is connected to."""
         self._processes += 1
-        ports = Ports(
+        return Ports(
             bus=self.bus,
             blobs=self.blobs,
             registry=self.registry,
@@ -49,7 +53,6 @@ class Rig:
             telemetry=self.telemetry,
             instance=f"{self._processes}-test",
         )
-        return Worker(agent, ports, limits)
 
     async def submit(
         self, agent: str, value: object, *, max_hops: int = 32, deadline: datetime | None = None
