@@ -150,8 +150,8 @@ class Worker:
 
     async def _listen(self) -> None:
         async with self._ports.bus.hints(f"{CANCEL_TOPIC}.*") as hints:
-            async for topic in hints:
-                carried = self._carried.get(topic.rpartition(".")[2])
+            async for hint in hints:
+                carried = self._carried.get(hint.topic.rpartition(".")[2])
                 verdict = await carried.turn.look() if carried else Next.GO_ON
                 if carried and verdict is not Next.GO_ON:
                     carried.stop(verdict)

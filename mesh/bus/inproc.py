@@ -13,11 +13,11 @@ import anyio
 from mesh.bus.beside import beside
 from mesh.bus.draft import Draft, drafts, standing
 from mesh.bus.inproc_inbox import InprocInbox, Queue
-from mesh.bus.port import Backlog, Inbox, LogInfo
+from mesh.bus.port import HINT_LIMIT_BYTES, Backlog, Hint, Inbox, LogInfo
 from mesh.clock import Clock, SystemClock
 from mesh.core.envelope import Envelope, Record
 from mesh.core.subject import MOVING, check_name, shard_of
-from mesh.errors import Fenced, HistoryCorrupt, Unavailable, Unresolved
+from mesh.errors import Fenced, HistoryCorrupt, PayloadTooLarge, Unavailable, Unresolved
 from mesh.wire.codec import read_record
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class InprocBus:
         self._ack_wait_s = ack_wait_s
         self._logs = {f"s{n}": _Log(self._clock.now()) for n in range(shards)}
         self._queues: dict[str, Queue] = {}
-        self._listeners: list[tuple[list[str], MemoryObjectSendStream[str]]] = []
+        self._listeners: list[tuple[list[str], MemoryObjectSendStream[Hint]]] = []
         self.faults: deque[Fault] = deque()
 
     async def append(
@@ -116,6 +116,11 @@ class InprocBus:
             if record.position > after
         ]
 
+    async def head(self, task_id: str, *, root_task_id: str) -> Record | None:
+        """As the port says."""
+        await anyio.lowlevel.checkpoint()
+        return self._last_moving(self._logs[shard_of(root_task_id, len(self._logs))], task_id)
+
     async def info(self) -> list[LogInfo]:
         """As the port says."""
         await anyio.lowlevel.checkpoint()
@@ -147,23 +152,26 @@ class InprocBus:
         _check_tail(shard, self._logs[shard], after)
         yield self._tail(shard, after, batch)
 
-    async def hint(self, topic: str) -> None:
+    async def hint(self, topic: str, data: bytes = b"") -> None:
         """As the port says."""
+        if len(data) > HINT_LIMIT_BYTES:
+            raise PayloadTooLarge(size_bytes=len(data), limit_bytes=HINT_LIMIT_BYTES)
+        hint = Hint(topic, data)
         parts = topic.split(".")
         for pattern, send in self._listeners:
             if len(pattern) == len(parts) and all(
                 want in ("*", part) for want, part in zip(pattern, parts, strict=True)
             ):
                 try:
-                    send.send_nowait(topic)
+                    send.send_nowait(hint)
                 except anyio.WouldBlock:
                     continue  # a slow reader loses hints, as the port says
         await anyio.lowlevel.checkpoint()
 
     @asynccontextmanager
-    async def hints(self, topic: str) -> AsyncGenerator[AsyncIterator[str]]:
+    async def hints(self, topic: str) -> AsyncGenerator[AsyncIterator[Hint]]:
         """As the port says."""
-        send, receive = anyio.create_memory_object_stream[str](_HINTS_HELD)
+        send, receive = anyio.create_memory_object_stream[Hint](_HINTS_HELD)
         listener = (topic.split("."), send)
         self._listeners.append(listener)
         try:
@@ -219,7 +227,8 @@ class InprocBus:
         if len(known) == len(batch) and all(mine for _, mine in known.values()):
             return tuple(known[d.envelope.event_id][0] for d in batch)
         for draft in batch:
-            actual = self._last_moving(log, draft.task_id)
+            head = self._last_moving(log, draft.task_id)
+            actual = head.position if head else 0
             if draft.expected is not None and draft.expected != actual:
                 raise Fenced(draft.task_id, expected=draft.expected, actual=actual)
         for draft in batch:
@@ -243,13 +252,13 @@ class InprocBus:
         return record
 
     @staticmethod
-    def _last_moving(log: _Log, task_id: str) -> int:
+    def _last_moving(log: _Log, task_id: str) -> Record | None:
         moving = (
-            record.position
+            record
             for record in reversed(log.by_task.get(task_id, []))
             if record.subject.split(".")[5] == MOVING
         )
-        return next(moving, 0)
+        return next(moving, None)
 
     async def _tail(self, shard: str, after: int, batch: int) -> AsyncGenerator[list[Record]]:
         while True:

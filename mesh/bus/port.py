@@ -5,13 +5,16 @@ Source: design, sections 1 and 3.
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
 from mesh.core.envelope import Envelope, Record
 
-__all__ = ["Backlog", "Bus", "Delivery", "Inbox", "LogInfo"]
+__all__ = ["HINT_LIMIT_BYTES", "Backlog", "Bus", "Delivery", "Hint", "Inbox", "LogInfo"]
+
+HINT_LIMIT_BYTES = 512 * 1024
+"""Most that one hint carries; a broker that takes less per message carries less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,14 @@ class Backlog:
 
     waiting: int = 0
     held: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Something that happened, told outside the log: what it is about, and what it carries."""
+
+    topic: str
+    data: bytes = field(default=b"", repr=False)
 
 
 class Delivery(Protocol):
@@ -137,6 +148,31 @@ class Bus(Protocol):
         """
         ...
 
+    async def head(self, task_id: str, *, root_task_id: str) -> Record | None:
+        """The last record that moved a task, asked of the leader: one small question.
+
+        For whoever needs to know where a task stands, without reading its history. Who owns it
+        now: the record's addressee, or, of a fact addressed to `log`, its sender (both stand in
+        its subject); a task that is closed has no owner, which its kind tells. What to fence the
+        next move on: the record's position, 0 if there is none.
+
+        Only an append tells for certain: the task may move while the answer is under way, and a
+        leader elected a moment ago may not know yet all that was stored before.
+
+        Args:
+            task_id: The task.
+            root_task_id: Root of its tree; it tells the one shard to ask.
+
+        Returns:
+            As the leader has it, so never older than an append it has acknowledged before.
+            Informing events are passed over; a record without an envelope counts, as for the
+            fence. None if there is none, or the log has trimmed it.
+
+        Raises:
+            Unavailable: The leader cannot be read now.
+        """
+        ...
+
     async def info(self) -> list[LogInfo]:
         """Every shard's log, in order of the shards."""
         ...
@@ -167,10 +203,21 @@ class Bus(Protocol):
         """
         ...
 
-    async def hint(self, topic: str) -> None:
-        """Tell whoever listens that something happened; may be lost, never stored."""
+    async def hint(self, topic: str, data: bytes = b"") -> None:
+        """Tell whoever listens that something happened; may be lost, never stored.
+
+        Args:
+            topic: What it is about, parts with dots between.
+            data: What goes with it, at most `HINT_LIMIT_BYTES`.
+
+        Raises:
+            PayloadTooLarge: It is more than that, or than the broker takes; nothing was sent.
+        """
         ...
 
-    def hints(self, topic: str) -> AbstractAsyncContextManager[AsyncIterator[str]]:
-        """Hints on a topic, with `*` for any one part between dots; slow readers lose some."""
+    def hints(self, topic: str) -> AbstractAsyncContextManager[AsyncIterator[Hint]]:
+        """Hints on a topic, with `*` for any one part between dots.
+
+        Those of one sender come in the order they were sent; slow readers lose some.
+        """
         ...

@@ -6,7 +6,8 @@ import anyio
 import pytest
 
 from mesh.bus.port import Bus
-from mesh.core.envelope import Envelope
+from mesh.core.envelope import Envelope, Record
+from mesh.core.subject import Subject
 from mesh.errors import EnvelopeInvalid, Fenced, NameInvalid
 from tests.contract.bus_rig import Events, Rig, home, new_task, submit
 
@@ -211,6 +212,103 @@ class AppendContract:
         assert refused.value.actual == 0
         await rig.bus.append([make.started(task)], {task: 0})
 
+    async def test_the_head_is_the_last_record_that_moved_the_task(self, rig: Rig) -> None:
+        make, task = Events(rig.tenant), new_task()
+        at = await submit(rig, task)
+        (submitted,) = await rig.bus.history(task)
+        assert await rig.other.head(task, root_task_id=task) == submitted
+        await rig.bus.append([make.started(task), make.step(task)], {task: at})
+        await submit(rig, new_task(home(task)))
+        head = await _head(rig.other, task, task)
+        assert head == (await rig.bus.history(task))[-1]
+        assert head.envelope
+        assert head.envelope.kind == "task.step_recorded"
+        with pytest.raises(Fenced) as refused:
+            await rig.bus.append([make.step(task)], {task: at})
+        assert refused.value.actual == head.position
+        await rig.other.append([make.step(task)], {task: head.position})
+
+    async def test_the_head_passes_over_informing_events(self, rig: Rig) -> None:
+        make, task = Events(rig.tenant), new_task()
+        report = await rig.bus.append([make.report(task)], {})
+        assert await rig.bus.head(task, root_task_id=task) is None
+        at = await submit(rig, task)
+        for to in ("planner", "log", "writer"):
+            report = await rig.bus.append([make.report(task, to)], {})
+        head = await _head(rig.other, task, task)
+        assert head.position == at < report[0]
+
+    async def test_the_head_is_found_whoever_the_events_are_addressed_to(self, rig: Rig) -> None:
+        make, task = Events(rig.tenant), new_task()
+        at = await submit(rig, task, to="writer")
+        for envelope, owner in (
+            (make.started(task), ("log", "gateway")),
+            (make.handed_off(task, to="reader"), ("reader", "gateway")),
+            (make.handed_off(task, to="planner"), ("planner", "gateway")),
+            (make.handed_off(task, to="writer"), ("writer", "gateway")),
+            (make.step(task), ("log", "gateway")),
+        ):
+            (at,) = await rig.bus.append([envelope], {task: at})
+            head = await _head(rig.other, task, task)
+            subject = Subject.parse(head.subject)
+            assert (head.position, (subject.to, subject.sender)) == (at, owner)
+
+    async def test_a_task_that_nobody_moved_has_no_head(self, rig: Rig) -> None:
+        await submit(rig, new_task("s0"))
+        await submit(rig, new_task("s1"))
+        for task in (new_task("s0"), new_task("s1")):
+            assert await rig.bus.head(task, root_task_id=task) is None
+
+    async def test_the_head_is_looked_for_in_the_shard_of_the_root(self, rig: Rig) -> None:
+        make = Events(rig.tenant)
+        for shard, elsewhere in (("s0", "s1"), ("s1", "s0")):
+            root, child = new_task(shard), new_task(elsewhere)
+            batch = [make.submitted(root), make.submitted(child, root=root)]
+            stored = await rig.bus.append(batch, {root: 0, child: 0})
+            for task, position in zip((root, child), stored, strict=True):
+                head = await _head(rig.other, task, root)
+                assert (head.position, head.envelope) == (position, batch[stored.index(position)])
+                assert head.subject.split(".")[2] == shard
+            assert await rig.other.head(child, root_task_id=child) is None
+
+    async def test_the_head_is_there_as_soon_as_the_append_is_answered(self, rig: Rig) -> None:
+        make, task = Events(rig.tenant), new_task()
+        at = await submit(rig, task)
+        for n in range(50):
+            to = ("planner", "writer", "log")[n % 3]
+            (at,) = await rig.bus.append([make.handed_off(task, to=to)], {task: at})
+            head = await _head(rig.other, task, task)
+            assert head.position == at
+
+    async def test_a_head_may_be_as_large_as_an_event_may_be(self, rig: Rig) -> None:
+        task = new_task()
+        step = Events(rig.tenant).step(task, 1_000_000)
+        await rig.bus.append([step], {task: 0})
+        head = await _head(rig.other, task, task)
+        assert head.envelope == step
+
+    async def test_a_head_that_cannot_be_read_is_told_with_its_fault(self, rig: Rig) -> None:
+        make, task = Events(rig.tenant), new_task()
+        await submit(rig, task)
+        subject = f"mesh.{rig.tenant}.{home(task)}.planner.{task}.m.gateway"
+        for raw in (UNREADABLE, b""):
+            bad = await rig.put(subject, raw)
+            head = await _head(rig.bus, task, task)
+            assert head == (await rig.bus.history(task))[-1]
+            assert (head.position, head.raw, head.envelope) == (bad, raw, None)
+            assert head.fault
+        await rig.bus.append([make.started(task)], {task: bad})
+
+    async def test_the_head_is_none_once_it_was_trimmed(self, rig: Rig) -> None:
+        make, task = Events(rig.tenant), new_task()
+        await submit(rig, task)
+        (report,) = await rig.bus.append([make.report(task)], {})
+        await rig.trim(home(task), report)
+        assert await rig.bus.head(task, root_task_id=task) is None
+        (moved,) = await rig.bus.append([make.started(task)], {task: 0})
+        head = await _head(rig.bus, task, task)
+        assert head.position == moved
+
     async def test_info_tells_where_each_log_begins_and_ends(self, rig: Rig) -> None:
         task = new_task("s1")
         assert [(log.shard, log.first, log.last) for log in await rig.bus.info()] == [
@@ -230,6 +328,13 @@ class AppendContract:
         with pytest.raises(NameInvalid):
             async with rig.bus.inbox("Not.A.Name", max_held=1):
                 pass
+
+
+async def _head(bus: Bus, task: str, root: str) -> Record:
+    """The head of a task that has one."""
+    head = await bus.head(task, root_task_id=root)
+    assert head is not None
+    return head
 
 
 def _same_id(envelope: Envelope, event_id: str) -> Envelope:

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 
-from mesh.bus.port import Backlog, Bus, Inbox
-from mesh.errors import HistoryCorrupt, Unavailable
+from mesh.bus.port import HINT_LIMIT_BYTES, Backlog, Bus, Hint, Inbox
+from mesh.errors import HistoryCorrupt, PayloadTooLarge, Unavailable
 from tests.contract.bus_append import UNREADABLE
 from tests.contract.bus_rig import (
     Events,
@@ -268,15 +268,38 @@ class TailContract:
             for topic in ("task.a", "task.b", "other.b", "task.b.c", "task.z"):
                 await rig.bus.hint(topic)
             with anyio.fail_after(10):
-                found: list[str] = []
-                while "task.z" not in found:
-                    found.append(await anext(hints))
-                assert [topic for topic in found if topic != "task.ready"] == [
-                    "task.a",
-                    "task.b",
-                    "task.z",
-                ]
-                assert await anext(only) == "task.b"
+                found = await _until(hints, "task.z")
+                assert found == [Hint("task.a"), Hint("task.b"), Hint("task.z")]
+                assert await anext(only) == Hint("task.b")
+
+    async def test_hints_carry_bytes_as_they_are_and_in_order(self, rig: Rig) -> None:
+        sent = [
+            b"",
+            b"text",
+            bytes(range(256)),
+            b"\r\n\0PUB x 1\r\n",
+            random.Random(1).randbytes(70_000),
+            b"",
+            random.Random(2).randbytes(HINT_LIMIT_BYTES),
+        ]
+        async with rig.other.hints("task.*") as hints:
+            await _heard(rig, hints)
+            for data in sent:
+                await rig.bus.hint("task.data", data)
+            await rig.bus.hint("task.z")
+            with anyio.fail_after(10):
+                found = await _until(hints, "task.z")
+            assert found == [*(Hint("task.data", data) for data in sent), Hint("task.z")]
+
+    async def test_a_hint_that_is_too_large_is_refused_and_not_sent(self, rig: Rig) -> None:
+        async with rig.other.hints("task.*") as hints:
+            await _heard(rig, hints)
+            with pytest.raises(PayloadTooLarge, match="524289 bytes") as refused:
+                await rig.bus.hint("task.data", bytes(HINT_LIMIT_BYTES + 1))
+            assert refused.value.limit_bytes == HINT_LIMIT_BYTES
+            await rig.bus.hint("task.z")
+            with anyio.fail_after(10):
+                assert await _until(hints, "task.z") == [Hint("task.z")]
 
     async def test_a_slow_reader_of_hints_blocks_nobody(self, rig: Rig) -> None:
         async with rig.other.hints("task.*") as hints:
@@ -284,10 +307,10 @@ class TailContract:
             for _ in range(2_000):
                 await rig.bus.hint("task.ready")
             with anyio.fail_after(10):
-                assert await anext(hints) == "task.ready"
+                assert await anext(hints) == Hint("task.ready")
 
 
-async def _heard(rig: Rig, hints: AsyncIterator[str]) -> None:
+async def _heard(rig: Rig, hints: AsyncIterator[Hint]) -> None:
     """In a cluster it takes a moment until every broker knows who listens."""
 
     async def call() -> None:
@@ -298,8 +321,18 @@ async def _heard(rig: Rig, hints: AsyncIterator[str]) -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(call)
         with anyio.fail_after(10):
-            assert await anext(hints) == "task.ready"
+            assert await anext(hints) == Hint("task.ready")
         group.cancel_scope.cancel()
+
+
+async def _until(hints: AsyncIterator[Hint], topic: str) -> list[Hint]:
+    """Hints up to one on a topic, without those that only ask whether anybody listens."""
+    found: list[Hint] = []
+    while not found or found[-1].topic != topic:
+        hint = await anext(hints)
+        if hint.topic != "task.ready":
+            found.append(hint)
+    return found
 
 
 async def _first(inbox: Inbox, other: Inbox) -> bool:

@@ -44,7 +44,7 @@ async def test_a_cancel_moves_the_task_and_hints_its_owner(rig: GatewayRig, desk
     async with rig.bus.hints("cancel.*") as hints:
         reading = await desk.cancel(task_id, reason="no need")
         with anyio.fail_after(2):
-            assert await anext(hints) == f"cancel.{task_id}"
+            assert (await anext(hints)).topic == f"cancel.{task_id}"
     assert reading.task.cancel_requested
     assert reading.task.cancel_reason == "no need"
     last = reading.last

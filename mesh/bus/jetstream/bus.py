@@ -25,11 +25,11 @@ from mesh.bus.jetstream.stream import (
     stream_name,
 )
 from mesh.bus.jetstream.tail import Tail
-from mesh.bus.port import Backlog, Inbox, LogInfo
+from mesh.bus.port import HINT_LIMIT_BYTES, Backlog, Hint, Inbox, LogInfo
 from mesh.clock import Clock, SystemClock
 from mesh.core.envelope import Envelope, Record
 from mesh.core.subject import check_name, shard_of
-from mesh.errors import Unavailable, Unresolved
+from mesh.errors import PayloadTooLarge, Unavailable, Unresolved
 
 __all__ = ["BusOptions", "JetStreamBus", "open_bus"]
 
@@ -96,6 +96,11 @@ class JetStreamBus:
             records += await self._history.read(shard, task_id, after, deadline)
         return records
 
+    async def head(self, task_id: str, *, root_task_id: str) -> Record | None:
+        """As the port says."""
+        shard = shard_of(root_task_id, self._shards)
+        return await self._history.head(shard, task_id, self._deadline())
+
     async def info(self) -> list[LogInfo]:
         """As the port says."""
         deadline = self._deadline()
@@ -139,21 +144,26 @@ class JetStreamBus:
         async with beside(tail.run):
             yield tail
 
-    async def hint(self, topic: str) -> None:
-        """As the port says."""
-        with suppress(Unavailable):  # it may be lost, as the port says
-            await self._replies.connection.say(self._hint_subject(topic))
-
-    @asynccontextmanager
-    async def hints(self, topic: str) -> AsyncGenerator[AsyncIterator[str]]:
+    async def hint(self, topic: str, data: bytes = b"") -> None:
         """As the port says."""
         connection = self._replies.connection
-        send, receive = anyio.create_memory_object_stream[str](_HINTS_HELD)
+        # Larger than the broker takes would be lost every time, and nobody would know why.
+        limit = min(HINT_LIMIT_BYTES, connection.max_payload)
+        if len(data) > limit:
+            raise PayloadTooLarge(size_bytes=len(data), limit_bytes=limit)
+        with suppress(Unavailable):  # it may be lost, as the port says
+            await connection.say(self._hint_subject(topic), data)
+
+    @asynccontextmanager
+    async def hints(self, topic: str) -> AsyncGenerator[AsyncIterator[Hint]]:
+        """As the port says."""
+        connection = self._replies.connection
+        send, receive = anyio.create_memory_object_stream[Hint](_HINTS_HELD)
         skip = len(self._hint_subject(""))
 
         async def take(message: Msg) -> None:
             try:
-                send.send_nowait(message.subject[skip:])
+                send.send_nowait(Hint(message.subject[skip:], message.data))
             except anyio.WouldBlock:
                 return  # a slow reader loses hints, as the port says
 

@@ -1,11 +1,12 @@
 """One task's records straight from the log, complete at its leader."""
 
 import json
+from base64 import b64decode
 from collections.abc import Mapping
 
 import anyio
 
-from mesh.bus.jetstream.replies import Replies, status
+from mesh.bus.jetstream.replies import Api, Replies, status
 from mesh.bus.jetstream.stream import instant, stream_name
 from mesh.core.envelope import Record
 from mesh.core.subject import Subject
@@ -53,9 +54,22 @@ class History:
                     return records
             except (Unavailable, Unresolved) as error:
                 reason = str(error)
-            if anyio.current_time() + _AGAIN_S >= deadline:
-                raise Unavailable(f"task `{task_id}` cannot be read completely: {reason}")
-            await anyio.sleep(_AGAIN_S)
+            await _pause(deadline, f"task `{task_id}` cannot be read completely: {reason}")
+
+    async def head(self, shard: str, task_id: str, deadline: float) -> Record | None:
+        """A task's last moving record, as its leader has it; None if nothing stands there.
+
+        Raises:
+            Unavailable: The leader did not answer until `deadline`.
+        """
+        subjects = Subject.fence(self._tenant, shard, task_id)
+        while True:
+            try:
+                answer = await self._last(shard, subjects, deadline)
+                return _head(answer["message"]) if answer else None
+            except Unavailable as error:
+                reason = str(error)
+            await _pause(deadline, f"head of task `{task_id}` cannot be read: {reason}")
 
     async def last(self, shard: str, subjects: str, deadline: float) -> int:
         """The leader's last position for a filter, 0 if nothing stands there.
@@ -63,15 +77,20 @@ class History:
         Raises:
             Unavailable: The leader does not answer in time.
         """
+        answer = await self._last(shard, subjects, deadline)
+        return int(answer["message"]["seq"]) if answer else 0
+
+    async def _last(self, shard: str, subjects: str, deadline: float) -> Api | None:
+        """The leader's last message for a filter."""
         stream = stream_name(self._tenant, shard)
         answer = await self._replies.api(
             f"STREAM.MSG.GET.{stream}", {"last_by_subj": subjects}, deadline
         )
         if answer.error_code == _NO_MESSAGE:
-            return 0
+            return None
         if answer.error_code:
             raise Unavailable(f"log of shard `{shard}`: {answer.error}")
-        return int(answer["message"]["seq"])
+        return answer
 
     async def _page(self, shard: str, subjects: str, start: int, deadline: float) -> list[Record]:
         request = {"seq": start, "batch": _PAGE, "next_by_subj": subjects}
@@ -82,6 +101,19 @@ class History:
             enough=lambda message: bool(status(message)),
         )
         return [_record(a.headers or {}, a.data) for a in answers if not status(a)]
+
+
+async def _pause(deadline: float, reason: str) -> None:
+    """Before a read is repeated, if there is time for that."""
+    if anyio.current_time() + _AGAIN_S >= deadline:
+        raise Unavailable(reason)
+    await anyio.sleep(_AGAIN_S)
+
+
+def _head(message: Mapping[str, str]) -> Record:
+    # What is empty is left out.
+    raw = b64decode(message.get("data", ""))
+    return read_record(int(message["seq"]), instant(message["time"]), message["subject"], raw)
 
 
 def _record(headers: Mapping[str, str], raw: bytes) -> Record:
