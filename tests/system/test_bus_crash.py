@@ -114,6 +114,8 @@ async def test_an_append_to_a_broker_that_hangs_is_unresolved_and_stored_once(
                 await bus.append(events, expected)
         with anyio.fail_after(1), pytest.raises(Unavailable):
             await bus.history(task)
+        with anyio.fail_after(1), pytest.raises(Unavailable, match="head"):
+            await bus.head(task, root_task_id=task)
         assert bus.pending == 0
         broker.cont()
         (first,) = await settle(bus, [submitted], {task: 0}, deadline_s=10)
@@ -141,10 +143,35 @@ async def test_without_a_broker_nothing_is_sent_and_the_call_ends_in_time(
                 await bus.append([make.report(task)], {})
         with anyio.fail_after(2), pytest.raises(Unavailable):
             await settle(bus, [make.report(task)], {}, deadline_s=1)
-        await bus.hint("task.lost")
+        with anyio.fail_after(1), pytest.raises(Unavailable, match="not connected"):
+            await bus.head(task, root_task_id=task)
+        await bus.hint("task.lost", b"data")
         await broker.restart()
         await settle(bus, [make.report(task)], {}, deadline_s=20)
         assert len(await bus.history(task)) == 2
+
+
+async def test_a_read_of_the_head_lasts_through_a_restart(broker: Broker, nc: Connection) -> None:
+    task = new_task()
+    async with open_bus(nc, tenant=TENANT, options=BusOptions(timeout_s=20)) as bus:
+        stored = await bus.append([Events(TENANT).submitted(task)], {task: 0})
+        lost = anyio.Event()
+        nc.on_lost.append(lost.set)
+        broker.stop()
+
+        async def look() -> None:
+            head = await bus.head(task, root_task_id=task)
+            assert head is not None
+            assert (head.position,) == stored
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(look)
+            while not bus.pending:
+                await anyio.lowlevel.checkpoint()
+            await broker.kill()
+            with anyio.fail_after(10):
+                await lost.wait()
+            await broker.restart()
 
 
 async def test_settle_tells_a_stranger_from_its_own_event(bus: JetStreamBus) -> None:

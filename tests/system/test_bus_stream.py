@@ -8,7 +8,8 @@ import anyio
 import pytest
 
 from mesh.bus.jetstream import Connection, open_bus, open_nats
-from mesh.errors import ConfigError, StreamDrifted
+from mesh.bus.port import Hint
+from mesh.errors import ConfigError, PayloadTooLarge, StreamDrifted
 from mesh.testing.broker import Broker, open_broker
 from tests.contract.bus_rig import Events, new_task
 
@@ -32,6 +33,20 @@ async def nc(broker: Broker) -> AsyncIterator[Connection]:
 async def config_of(nc: Connection, stream: str = STREAM) -> dict[str, object]:
     answer = await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=5)
     return json.loads(answer.data)["config"]
+
+
+async def test_a_hint_larger_than_the_broker_takes_is_refused(tmp_path: Path) -> None:
+    async with (
+        open_broker(tmp_path, extra="max_payload: 65536") as broker,
+        open_nats(broker.url, "test") as nc,
+        open_bus(nc, tenant=TENANT) as bus,
+        bus.hints("task.*") as hints,
+    ):
+        with pytest.raises(PayloadTooLarge, match="limit of 65536 bytes"):
+            await bus.hint("task.data", bytes(65_537))
+        await bus.hint("task.data", bytes(65_536))
+        with anyio.fail_after(5):
+            assert await anext(hints) == Hint("task.data", bytes(65_536))
 
 
 async def test_many_processes_open_the_same_mesh_at_once(broker: Broker) -> None:
