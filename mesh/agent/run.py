@@ -17,9 +17,9 @@ from mesh.agent.turn import Turn
 from mesh.blob.claim import check_in, redeem
 from mesh.core import decide
 from mesh.core import event as e
+from mesh.core.fold import noted, packet_of
 from mesh.core.payload import Failure, Payload
 from mesh.core.subject import LOG, check_name
-from mesh.core.task import noted, packet_of
 from mesh.errors import AgentUnknown, MeshError, PayloadInvalid, Retryable, Verdict
 from mesh.telemetry.names import invoking
 from mesh.telemetry.port import SpanSpec
@@ -145,6 +145,7 @@ async def _hand_off(outcome: Handoff, notes: e.Noted | None, turn: Turn, ports: 
     task = noted(turn.task, notes) if notes else turn.task
     event = decide.hand_off(
         task,
+        to=outcome.agent,
         input=await check_in(encode_value(outcome.value), ports.blobs),
         packet=packet_of(task, next_task=outcome.next_task),
     )

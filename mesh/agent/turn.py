@@ -1,7 +1,7 @@
 """One delivery's turn as the log sees it: its role, its claim, its appends.
 
 Nothing here knows about handlers. Every append is fenced on what this holder has read; what
-follows a refusal or a lost answer is decided by `mesh.core.leg`, never by hope.
+follows a refusal or a lost answer is decided by `mesh.core.carrier`, never by hope.
 
 Source: design, section 4.
 """
@@ -15,17 +15,18 @@ from math import inf
 import anyio
 
 from mesh.agent.definition import Agent
+from mesh.agent.offspring import report
 from mesh.agent.ports import Ports
 from mesh.bus.port import Delivery
 from mesh.core import event as e
 from mesh.core.backoff import Backoff
-from mesh.core.decide import fail, start
+from mesh.core.carrier import Hold, Next, Rule, caught_up, reclaimed, reread, taken, tried, wrote
+from mesh.core.decide import claim, fail
 from mesh.core.envelope import Envelope, Record, Sender
 from mesh.core.ids import derived_id
-from mesh.core.leg import Next, after_refusal, opens_turn, turn_over
 from mesh.core.payload import Failure
 from mesh.core.subject import LOG
-from mesh.core.task import EMPTY, Task, fold
+from mesh.core.task import Task
 from mesh.errors import Contested, Fenced, Unavailable
 from mesh.telemetry.context import stamped
 from mesh.telemetry.names import (
@@ -53,34 +54,44 @@ class Turn:
     """A held delivery and its holder's knowledge of the task.
 
     Attributes:
-        task: Folded state as far as this holder has read or written.
         cause: The delivery's envelope.
+        hold: What this holder knows.
+        records: The task's history as far as it was read or written here, ascending.
         attempt: Which run this one is, 1-based.
         started_at: When it began.
     """
 
     def __init__(self, agent: Agent, ports: Ports, delivery: Delivery, cause: Envelope) -> None:
         self.cause, self.delivery = cause, delivery
-        self.task: Task = EMPTY
+        self.hold = Hold(
+            position=delivery.record.position,
+            instance=ports.instance,
+            redelivered=delivery.redelivered,
+        )
+        self.records: list[Record] = []
         self.attempt = 1
         self.started_at = ports.clock.now()
         self._ports = ports
-        self._position = delivery.record.position
-        self._sender = Sender(
+        self.sender = Sender(
             agent=agent.name, instance=ports.instance, behaviour_version=agent.behaviour
         )
-        # Every claim tried, stored or not: one whose answer was lost is still this holder's.
-        self._claims: set[str] = set()
         self._ending = False
         self._writing = anyio.Lock()
 
     @property
+    def task(self) -> Task:
+        """Folded state as far as this holder has read or written."""
+        return self.hold.task
+
+    @property
     def claimed(self) -> bool:
         """Whether this holder tried to claim the turn."""
-        return bool(self._claims)
+        return bool(self.hold.claims)
 
     def left_s(self) -> float:
         """Seconds until the task's deadline; infinite without one."""
+        if self.task.overdue:
+            return 0.0
         deadline = self.task.deadline
         return (deadline - self._ports.clock.now()).total_seconds() if deadline else inf
 
@@ -103,21 +114,14 @@ class Turn:
         """
         fresh = not self.delivery.redelivered
         if fresh and isinstance(self.cause.event, e.TaskSubmitted):
-            records = [self.delivery.record]  # nothing can stand before a submit
+            self.records = [self.delivery.record]  # nothing can stand before a submit
         else:
-            records = await self._history()
-        own = [r for r in records if r.position <= self._position]
-        at_delivery = fold(own)
-        if not opens_turn(at_delivery, self._position):
-            return Next.ACK
-        self.task = fold(records[len(own) :], at_delivery)
-        turn = self.task.turn
-        if turn is None or turn_over(self.task, self._position):
-            return Next.ACK
-        self.attempt = turn.attempts + 1
-        if fresh and (turn.claim_id or not self.delivery.lease_valid):
-            return Next.DROP
-        return Next.WIND_UP if self.task.cancel_requested else Next.AGAIN
+            self.records = await self._history(after=0)
+        lease_valid = self.delivery.lease_valid
+        self.hold, verdict = taken(self.hold, self.records, lease_valid=lease_valid)
+        if turn := self.task.turn:
+            self.attempt = turn.attempts + 1
+        return verdict
 
     async def claim_first(self) -> Next:
         """Claim before running, as every redelivery must.
@@ -128,18 +132,16 @@ class Turn:
         """
         if not self.delivery.lease_valid:
             return Next.DROP
-        envelopes = self._envelopes((start(self.task),), LOG)
+        envelopes = self._envelopes((claim(self.task, self.cause),), LOG)
         try:
             self._stored(envelopes, await self._append(envelopes))
         except Unavailable:
             return Next.DROP
         except Contested as error:
-            records = await self._history()
-            verdict = self._heed(records, envelopes)
-            if verdict is Next.ACK or _stand(envelopes, records):
-                return verdict
-            _log.info("claim of task `%s` refused, dropping it: %s", self.cause.task_id, error)
-            return Next.DROP
+            verdict = await self._reread(envelopes, reclaimed)
+            if verdict is Next.DROP:
+                _log.info("claim of task `%s` refused, dropping it: %s", self.cause.task_id, error)
+            return verdict
         return Next.GO_ON
 
     async def claim_running(self) -> Next:
@@ -148,12 +150,38 @@ class Turn:
             # Behind the end of its run a claim would take a turn that may be another's by now.
             if self._ending or self.claimed or not self.delivery.lease_valid:
                 return Next.GO_ON
-            return await self._commit((start(self.task),), LOG)
+            return await self._commit((claim(self.task, self.cause),), LOG)
+
+    async def record(
+        self,
+        *events: e.TaskEvent,
+        beside: Sequence[Envelope] = (),
+        catch_up: bool = False,
+        despite_cancel: bool = False,
+    ) -> Next:
+        """Append what the handler did so far, as one; the claim goes with the first of these.
+
+        Args:
+            events: Oldest first.
+            beside: First events of children, in the same commit.
+            catch_up: Read afterwards what informed the task up to this append.
+            despite_cancel: They may stand after a requested cancel: they wind up.
+
+        Returns:
+            GO_ON when they are stored and this holder carries on; otherwise what the log demands.
+        """
+        async with self._writing:
+            if not self.claimed:
+                if not self.delivery.lease_valid:
+                    return Next.DROP
+                events = (claim(self.task, self.cause), *events)
+            verdict = await self._commit(events, LOG, beside, despite_cancel=despite_cancel)
+            return await self._catch_up() if verdict is Next.GO_ON and catch_up else verdict
 
     async def commit(
         self, *events: e.TaskEvent, to: str = LOG, despite_cancel: bool = False
     ) -> Next:
-        """Append what ends this run, as one.
+        """Append what ends this run, as one; the parent of an ended task is told in it.
 
         Args:
             events: Oldest first.
@@ -171,17 +199,23 @@ class Turn:
             return await self._commit(events, to, despite_cancel=despite_cancel)
 
     async def _commit(
-        self, events: Sequence[e.TaskEvent], to: str, *, despite_cancel: bool = False
+        self,
+        events: Sequence[e.TaskEvent],
+        to: str,
+        beside: Sequence[Envelope] = (),
+        *,
+        despite_cancel: bool = False,
     ) -> Next:
         """Append events under the lock; they are built once and keep their ids."""
         if self.task.cancel_requested and not despite_cancel:
             return Next.WIND_UP  # a hint may have told so since the handler ended
         envelopes = self._envelopes(events, to)
+        beside = (*beside, *self._reports(envelopes))
         tries = 0
         while True:
             tries += 1
             try:
-                self._stored(envelopes, await self._append(envelopes))
+                self._stored(envelopes, await self._append(envelopes, beside))
                 return Next.GO_ON
             except Unavailable as error:
                 _log.warning("task `%s` waits for the bus: %s", self.cause.task_id, error)
@@ -196,18 +230,18 @@ class Turn:
             await anyio.sleep(_PATIENCE.delay_s(tries, self._ports.ids.random()))
 
     async def look(self) -> Next:
-        """Read the task again.
+        """Read what is new of the task.
 
         Returns:
             GO_ON if this holder still carries it; otherwise what the log demands: ACK, DROP or
             WIND_UP.
         """
         async with self._writing:
-            return self._heed(await self._history(), ())
+            return await self._reread(())
 
     async def _after(self, error: Contested, envelopes: Sequence[Envelope]) -> Next:
         """Read the task after a refused or unanswered append, and follow the rule."""
-        verdict = self._heed(await self._history(), envelopes)
+        verdict = await self._reread(envelopes)
         self._ports.telemetry.count(APPENDS_REFUSED)
         _log.warning(
             "append to task `%s` %s (%s): %s",
@@ -218,41 +252,50 @@ class Turn:
         )
         return verdict
 
-    def _heed(self, records: Sequence[Record], envelopes: Sequence[Envelope]) -> Next:
-        """Follow the rule at the head of the log; `envelopes` are what this holder tried to append.
-
-        The head becomes what later appends are fenced on only while this holder carries the turn:
-        knowing what another one wrote must never let a former carrier write after it.
-        """
-        head = fold(records)
-        verdict = after_refusal(
-            head,
-            position=self._position,
-            claims=self._claims,
-            instance=self._ports.instance,
-            stored=_stand(envelopes, records),
-        )
-        if verdict not in (Next.ACK, Next.DROP):
-            self.task = head
+    async def _reread(self, envelopes: Sequence[Envelope], rule: Rule = reread) -> Next:
+        """Follow the rule at the head of the log; `envelopes` are what was tried to append."""
+        new = await self._history(after=self.hold.base.position)
+        before = self.hold
+        self.hold, verdict = rule(before, new, envelopes)
+        if self.hold is not before:
+            self._learn(before.base.position, new)
         return verdict
 
-    async def _append(self, envelopes: Sequence[Envelope]) -> tuple[int, ...]:
+    async def _catch_up(self) -> Next:
+        """Read up to the last own append, no further."""
+        base, last = self.hold.base.position, self.task.position
+        new = [r for r in await self._history(after=base) if r.position <= last]
+        self.hold, verdict = caught_up(self.hold, new)
+        self._learn(base, new)
+        return verdict
+
+    def _learn(self, base: int, new: Sequence[Record]) -> None:
+        """Replace what was written here, above a position, by what was read there."""
+        self.records = [r for r in self.records if r.position <= base] + list(new)
+
+    async def _append(
+        self, envelopes: Sequence[Envelope], beside: Sequence[Envelope] = ()
+    ) -> tuple[int, ...]:
         telemetry = self._ports.telemetry
+        everything = (*envelopes, *beside)
+        expected = {v.task_id: 0 for v in beside if isinstance(v.event, e.TaskSubmitted)}
         with ExitStack() as spans:
-            for envelope in envelopes:
+            for envelope in everything:
                 if envelope.to != LOG:  # a fact is sent to nobody
                     spans.enter_context(telemetry.span(sending(envelope, self.delivery.shard)))
-            telemetry.count(SENT, len(envelopes))
-            return await self._ports.bus.append(envelopes, {self.cause.task_id: self.task.moved})
+            telemetry.count(SENT, len(everything))
+            return await self._ports.bus.append(
+                everything, {self.cause.task_id: self.task.moved, **expected}
+            )
 
-    async def _history(self) -> list[Record]:
+    async def _history(self, *, after: int) -> list[Record]:
         """The task's records, waiting for the bus as long as it takes."""
         tries = 0
         while True:
             tries += 1
             try:
                 return await self._ports.bus.history(
-                    self.cause.task_id, root_task_id=self.cause.root_task_id
+                    self.cause.task_id, root_task_id=self.cause.root_task_id, after=after
                 )
             except Unavailable as error:
                 _log.warning("task `%s` cannot be read: %s", self.cause.task_id, error)
@@ -263,38 +306,36 @@ class Turn:
         shard = self.delivery.shard
         records = [
             Record(position=p, stored_at=now, subject=str(v.subject(shard)), raw=b"", envelope=v)
-            for v, p in zip(envelopes, positions, strict=True)
+            for v, p in zip(envelopes, positions[: len(envelopes)], strict=True)
         ]
-        self.task = fold(records, self.task)
+        self.hold = wrote(self.hold, records)
+        self.records += records
         for envelope in envelopes:
             if metric := _COUNTED.get(type(envelope.event)):
                 self._ports.telemetry.count(metric)
 
     def _envelopes(self, events: Sequence[e.TaskEvent], to: str) -> list[Envelope]:
-        # The version makes the id of each append its own: it grows with everything stored.
+        # The version makes the ids of each append its own: it grows with everything stored.
         now, version = self._ports.clock.now(), self.task.version
         made = [
             replace(
                 self.cause.next(
                     event,
-                    event_id=derived_id(self.cause.event_id, event.kind, version),
-                    sender=self._sender,
+                    event_id=derived_id(self.cause.event_id, event.kind, version + n),
+                    sender=self.sender,
                     occurred_at=now,
                 ),
                 hop=self.task.hops,
                 attempt=self.attempt,
                 started_at=self.started_at,
             )
-            for event in events
+            for n, event in enumerate(events)
         ]
-        self._claims.update(v.event_id for v in made if isinstance(v.event, e.WorkStarted))
+        self.hold = tried(self.hold, made)
         made[-1] = replace(made[-1], to=to)
         return [stamped(envelope) for envelope in made]
 
-
-def _stand(envelopes: Sequence[Envelope], records: Sequence[Record]) -> bool:
-    """Whether these very events, by id and instance, are in the history."""
-    there = {
-        (r.envelope.event_id, r.envelope.sender.instance) for r in records if r.envelope is not None
-    }
-    return all((v.event_id, v.sender.instance) in there for v in envelopes)
+    def _reports(self, envelopes: Sequence[Envelope]) -> tuple[Envelope, ...]:
+        """What the parent is told when the task ends."""
+        ends = isinstance(envelopes[-1].event, e.CLOSING)
+        return (report(self.task, envelopes),) if ends and self.task.parent_task_id else ()

@@ -7,10 +7,10 @@ from mesh.agent.ports import Ports
 from mesh.bus.port import Delivery
 from mesh.core import event as e
 from mesh.core.envelope import Envelope, Sender
+from mesh.core.fold import fold
 from mesh.core.ids import derived_id
 from mesh.core.payload import Failure
 from mesh.core.subject import Subject
-from mesh.core.task import fold
 from mesh.errors import EnvelopeInvalid, Fenced, NameInvalid
 
 __all__ = ["dead_letter_unreadable"]

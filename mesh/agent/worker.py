@@ -19,7 +19,7 @@ from mesh.agent.turn import Turn
 from mesh.agent.unreadable import dead_letter_unreadable
 from mesh.bus.port import Delivery, Inbox
 from mesh.core import decide
-from mesh.core.leg import Next
+from mesh.core.carrier import Next
 from mesh.core.payload import Failure
 from mesh.errors import EnvelopeInvalid, MeshError, Unavailable, Verdict
 from mesh.registry.port import Presence

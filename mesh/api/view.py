@@ -12,9 +12,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from mesh.api.plain import parsed, plain
 from mesh.bus.port import Backlog
 from mesh.core.envelope import Record
+from mesh.core.fold import packet_of
 from mesh.core.payload import INLINE_LIMIT, Failure, Payload
 from mesh.core.subject import Subject
-from mesh.core.task import Task, packet_of
+from mesh.core.task import Task
 from mesh.errors import NameInvalid
 from mesh.gateway.watch import UNREADABLE
 from mesh.registry.port import Card, Presence

@@ -3,14 +3,20 @@
 Source: design, sections 2 and 4.
 """
 
+from collections.abc import Mapping
+
 from mesh.core import event as e
+from mesh.core.envelope import Envelope
+from mesh.core.event import OPENING
+from mesh.core.guards import check_hop
 from mesh.core.packet import RelayPacket
 from mesh.core.payload import Failure, Payload
 from mesh.core.task import State, Task
-from mesh.errors import HopLimit, NotDeadLettered, TaskClosed, TaskUnknown
+from mesh.errors import NotDeadLettered, NotParked, TaskClosed, TaskUnknown
 
 __all__ = [
     "cancel",
+    "claim",
     "complete",
     "dead_letter",
     "fail",
@@ -20,24 +26,34 @@ __all__ = [
     "reject",
     "release",
     "request_cancel",
-    "start",
     "submit",
+    "unpark",
 ]
 
 
 def submit(
-    task: Task, *, input: Payload | None, objective: str = "", key: str = ""
+    task: Task,
+    *,
+    input: Payload | None,
+    objective: str = "",
+    key: str = "",
+    budget: Mapping[str, int] | None = None,
 ) -> e.TaskSubmitted:
     """A new task; refused if it has a history already."""
     if task.state is not State.UNKNOWN:
         raise TaskClosed(task.task_id, state=task.state)
-    return e.TaskSubmitted(input=input, objective=objective, idempotency_key=key)
+    return e.TaskSubmitted(
+        input=input, objective=objective, idempotency_key=key, budget=dict(budget or {})
+    )
 
 
-def start(task: Task) -> e.WorkStarted:
-    """Claim the current turn."""
+def claim(task: Task, cause: Envelope) -> e.WorkStarted | e.Resumed:
+    """Claim the current turn, which the delivery of `cause` opened."""
     _open(task)
-    return e.WorkStarted()
+    if isinstance(cause.event, OPENING):
+        return e.WorkStarted()
+    turn = task.turn
+    return e.Resumed(wake_id=cause.event_id, wake_position=turn.delivery_position if turn else 0)
 
 
 def release(task: Task, *, reason: str) -> e.WorkReleased:
@@ -46,18 +62,16 @@ def release(task: Task, *, reason: str) -> e.WorkReleased:
     return e.WorkReleased(reason=reason)
 
 
-def hand_off(task: Task, *, input: Payload, packet: RelayPacket) -> e.HandedOff:
+def hand_off(task: Task, *, to: str, input: Payload, packet: RelayPacket) -> e.HandedOff:
     """Move the task to another agent.
 
     Raises:
         TaskClosed: The task has an outcome.
         HopLimit: It already made `max_hops` hops.
-
-    Source: loop guard as the IPv6 hop limit, RFC 8200 section 3.
+        SwapLimit: Two agents have swapped it too often without progress.
     """
     _open(task)
-    if task.hops >= task.max_hops:
-        raise HopLimit(task.task_id, hops=task.hops, max_hops=task.max_hops)
+    check_hop(task, to)
     return e.HandedOff(input=input, packet=packet)
 
 
@@ -107,6 +121,20 @@ def dead_letter(task: Task, failure: Failure) -> e.DeadLettered:
         attempts=turn.attempts if turn else 0,
         failure=failure,
     )
+
+
+def unpark(task: Task, *, reason: str) -> e.Unparked:
+    """Let a parked task go on.
+
+    Raises:
+        TaskUnknown: There is no such task.
+        NotParked: It is not held.
+    """
+    if task.state is State.UNKNOWN:
+        raise TaskUnknown(task.task_id)
+    if task.leg is None or task.leg.parked is None:
+        raise NotParked(task.task_id, state=task.state)
+    return e.Unparked(reason=reason)
 
 
 def redrive(task: Task, *, input: Payload | None) -> e.Redriven:

@@ -6,7 +6,8 @@ test compares the two. What all kinds share (ids, times, sender, hop) is in the 
 Source: design, section 2.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar, get_args
 
@@ -17,6 +18,7 @@ from mesh.core.subject import INFORMING, MOVING
 __all__ = [
     "CLOSING",
     "KINDS",
+    "OPENING",
     "AttemptFailed",
     "CancelRequested",
     "Canceled",
@@ -50,52 +52,71 @@ __all__ = [
 ]
 
 
+class Moving:
+    """Changes who is to do what; fenced."""
+
+    __slots__ = ()
+    event_class: ClassVar[str] = MOVING
+
+
+class Informing:
+    """Tells the owner something; not fenced."""
+
+    __slots__ = ()
+    event_class: ClassVar[str] = INFORMING
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskSubmitted:
-    """A task begins; addressed to its first agent."""
+class TaskSubmitted(Moving):
+    """A task begins; addressed to its first agent.
+
+    `budget` limits what may be spent, by counter; `ancestors` are the agents that wait for it, the
+    root's first.
+    """
 
     kind: ClassVar[str] = "task.submitted"
-    event_class: ClassVar[str] = MOVING
     input: Payload | None = None
     objective: str = ""
     idempotency_key: str = ""
+    budget: Mapping[str, int] = field(default_factory=dict[str, int])
+    ancestors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkStarted:
+class WorkStarted(Moving):
     """A claim: its own position identifies it, `causation_id` the delivery."""
 
     kind: ClassVar[str] = "task.work_started"
-    event_class: ClassVar[str] = MOVING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkReleased:
+class WorkReleased(Moving):
     """A claim given back by a drain; it counts as no attempt."""
 
     kind: ClassVar[str] = "task.work_released"
-    event_class: ClassVar[str] = MOVING
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepRecorded:
-    """A step ran once; its value or its failure."""
+class StepRecorded(Moving):
+    """A step ran once; its value or its failure.
+
+    `undoes` is the ordinal of the registration whose undo this was, 0 for a step of the handler.
+    """
 
     kind: ClassVar[str] = "task.step_recorded"
-    event_class: ClassVar[str] = MOVING
     ordinal: int = 0
     name: str = ""
     value: Payload | None = None
     failure: Failure | None = None
+    undoes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Noted:
+class Noted(Moving):
     """What the owner adds to the relay packet."""
 
     kind: ClassVar[str] = "task.noted"
-    event_class: ClassVar[str] = MOVING
     decisions: tuple[Decision, ...] = ()
     constraints: tuple[str, ...] = ()
     open_questions: tuple[str, ...] = ()
@@ -104,32 +125,30 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
-    """A budget counter went down."""
+class Spent(Moving):
+    """So much of a counter was used; >= 0."""
 
     kind: ClassVar[str] = "task.spent"
-    event_class: ClassVar[str] = MOVING
     counter: str = ""
     amount: int = 0
+    ordinal: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TimerSet:
-    """A timer to be fired by the ledger."""
+class TimerSet(Moving):
+    """A timer to be fired by the ledger; ordinal 0 is a pause before a retry, no progress."""
 
     kind: ClassVar[str] = "task.timer_set"
-    event_class: ClassVar[str] = MOVING
     ordinal: int = 0
     timer_id: str = ""
     fires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InputRequested:
+class InputRequested(Moving):
     """A question to a person."""
 
     kind: ClassVar[str] = "task.input_requested"
-    event_class: ClassVar[str] = MOVING
     ordinal: int = 0
     request_id: str = ""
     prompt: str = ""
@@ -139,210 +158,207 @@ class InputRequested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delegated:
-    """A child task was created, in the same commit."""
+class Delegated(Moving):
+    """A child task was created, in the same commit; `budget` is reserved for it."""
 
     kind: ClassVar[str] = "task.delegated"
-    event_class: ClassVar[str] = MOVING
     ordinal: int = 0
     child_task_id: str = ""
     agent: str = ""
+    budget: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CompensationRegistered:
+class CompensationRegistered(Moving):
     """An undo to run if the task fails or is cancelled."""
 
     kind: ClassVar[str] = "task.compensation_registered"
-    event_class: ClassVar[str] = MOVING
     ordinal: int = 0
     name: str = ""
     argument: Payload | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptFailed:
-    """An attempt raised; the same delivery comes again after `retry_at`."""
+class AttemptFailed(Moving):
+    """An attempt raised, and is made again at `retry_at`.
+
+    With an `ordinal` it was an attempt of that step, otherwise a run of the handler, whose delivery
+    comes again.
+    """
 
     kind: ClassVar[str] = "task.attempt_failed"
-    event_class: ClassVar[str] = MOVING
     failure: Failure | None = None
     retry_at: datetime | None = None
+    ordinal: int = 0
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """One thing a suspended leg waits for: `child`, `timer`, `input` or `signal`, and its id."""
+    """One thing a suspended leg waits for: `child`, `timer`, `input` or `signal`, and its id.
+
+    A signal's id is its name and which one of that name in the leg it is: `approved/1`. Waits of
+    one `group` are all needed.
+    """
 
     what: str
     id: str
+    group: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Suspended:
-    """The leg waits and holds nothing; `needs_all` of the waits, or the first."""
+class Suspended(Moving):
+    """The leg waits and holds nothing, until any one group of the waits is met."""
 
     kind: ClassVar[str] = "task.suspended"
-    event_class: ClassVar[str] = MOVING
     waits: tuple[Wait, ...] = ()
-    needs_all: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Resumed:
+class Resumed(Moving):
     """A claim in a resumed turn: the event that woke it."""
 
     kind: ClassVar[str] = "task.resumed"
-    event_class: ClassVar[str] = MOVING
     wake_id: str = ""
     wake_position: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HandedOff:
+class HandedOff(Moving):
     """The task moves to the agent in the envelope's `to`."""
 
     kind: ClassVar[str] = "task.handed_off"
-    event_class: ClassVar[str] = MOVING
     input: Payload | None = None
     packet: RelayPacket | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CancelRequested:
+class CancelRequested(Moving):
     """The owner must wind up."""
 
     kind: ClassVar[str] = "task.cancel_requested"
-    event_class: ClassVar[str] = MOVING
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Completed:
+class Completed(Moving):
     """The outcome is a result."""
 
     kind: ClassVar[str] = "task.completed"
-    event_class: ClassVar[str] = MOVING
     result: Payload | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
+class Failed(Moving):
     """The outcome is a failure that a handler or a guard declared."""
 
     kind: ClassVar[str] = "task.failed"
-    event_class: ClassVar[str] = MOVING
     failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rejected:
+class Rejected(Moving):
     """The agent would not take the task: bad input, or a refusal of its own."""
 
     kind: ClassVar[str] = "task.rejected"
-    event_class: ClassVar[str] = MOVING
     failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Canceled:
+class Canceled(Moving):
     """The owner wound up after a cancel."""
 
     kind: ClassVar[str] = "task.canceled"
-    event_class: ClassVar[str] = MOVING
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLettered:
-    """Nobody could run this delivery within its attempts."""
+class DeadLettered(Moving):
+    """Nobody could run this delivery within its attempts.
+
+    `step` is the ordinal of the step whose recorded failure ended it, 0 if none did: a redrive runs
+    that one again.
+    """
 
     kind: ClassVar[str] = "task.dead_lettered"
-    event_class: ClassVar[str] = MOVING
     delivery_id: str = ""
     delivery_position: int = 0
     attempts: int = 0
     failure: Failure | None = None
+    step: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Redriven:
+class Redriven(Moving):
     """A dead-lettered delivery is given to its agent again, its payload unchanged."""
 
     kind: ClassVar[str] = "task.redriven"
-    event_class: ClassVar[str] = MOVING
     delivery_id: str = ""
     input: Payload | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parked:
+class Parked(Moving):
     """A re-run asked for something else than its history recorded."""
 
     kind: ClassVar[str] = "task.parked"
-    event_class: ClassVar[str] = MOVING
     ordinal: int = 0
     recorded: str = ""
     asked: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unparked:
+class Unparked(Moving):
     """A parked task may go on."""
 
     kind: ClassVar[str] = "task.unparked"
-    event_class: ClassVar[str] = MOVING
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChildFinished:
-    """A child's report to its parent."""
+class ChildFinished(Informing):
+    """A child's report to its parent; `spent` is what it used, its own children's included."""
 
     kind: ClassVar[str] = "task.child_finished"
-    event_class: ClassVar[str] = INFORMING
     ordinal: int = 0
     child_task_id: str = ""
     state: str = ""
     result: Payload | None = None
     failure: Failure | None = None
+    spent: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InputReceived:
+class InputReceived(Informing):
     """A person's answer."""
 
     kind: ClassVar[str] = "task.input_received"
-    event_class: ClassVar[str] = INFORMING
     request_id: str = ""
     answer: Payload | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TimerFired:
-    """A timer is due."""
+class TimerFired(Informing):
+    """A timer is due: one that was set, a question's expiry, or the task's deadline."""
 
     kind: ClassVar[str] = "task.timer_fired"
-    event_class: ClassVar[str] = INFORMING
     timer_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signaled:
+class Signaled(Informing):
     """A named signal from outside."""
 
     kind: ClassVar[str] = "task.signaled"
-    event_class: ClassVar[str] = INFORMING
     name: str = ""
     value: Payload | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProgressReported:
+class ProgressReported(Informing):
     """How far the owner got; for people."""
 
     kind: ClassVar[str] = "task.progress_reported"
-    event_class: ClassVar[str] = INFORMING
     text: str = ""
     fraction: float = 0.0
 
@@ -380,5 +396,7 @@ TaskEvent = (
 
 KINDS: dict[str, type[TaskEvent]] = {kind.kind: kind for kind in get_args(TaskEvent)}
 """Every kind by its wire name."""
+OPENING = (TaskSubmitted, HandedOff, Redriven)
+"""The kinds that give an agent work."""
 CLOSING = (Completed, Failed, Rejected, Canceled, DeadLettered)
-"""The kinds that end a task; only `DeadLettered` can be followed by `Redriven`."""
+"""The kinds that end a task."""

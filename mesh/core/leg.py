@@ -1,62 +1,134 @@
-"""Who carries a task: the rule of one carrier, without suspension.
+"""A leg: one agent's time with a task, as far as the log must know it to say who carries it.
 
-A delivery's role follows from the log alone: fold up to the delivery's own position, never to the
-head. What a worker does after a refused or unanswered append follows from the head.
+It holds what is open: children that have not reported, timers that have not fired, questions
+without an answer, undos that have not run; and, while the leg is suspended, the waits that are not
+met. Values of steps and results of children are not here: who needs them reads the history.
 
-Source: design, section 4; its explicit-state model.
+Source: design, section 4.
 """
 
-from collections.abc import Collection
-from enum import Enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
-from mesh.core.task import Task
+from mesh.core.event import Parked, Wait
+from mesh.core.payload import Failure
 
-__all__ = ["Next", "after_refusal", "opens_turn", "turn_over"]
+__all__ = [
+    "CHILD",
+    "DEADLINE",
+    "INPUT",
+    "SIGNAL",
+    "TIMER",
+    "Child",
+    "Leg",
+    "Question",
+    "Timer",
+    "Undo",
+    "arrived",
+    "signal_id",
+    "suspended",
+]
 
-
-class Next(Enum):
-    """What the holder of a delivery does next."""
-
-    ACK = "ack"
-    """The turn is over in the log: nothing can change that."""
-    DROP = "drop"
-    """Somebody else claimed the turn: stop, neither ack nor nak."""
-    WIND_UP = "wind up"
-    """A cancel was requested: end the task as canceled."""
-    GO_ON = "go on"
-    """The append is stored, its answer was lost."""
-    AGAIN = "again"
-    """Nobody moved the turn: append the same result again."""
-
-
-def opens_turn(at_delivery: Task, position: int) -> bool:
-    """Whether the delivery at `position` opens a turn; `at_delivery` is folded up to it."""
-    turn = at_delivery.turn
-    return turn is not None and turn.delivery_position == position
-
-
-def turn_over(head: Task, position: int) -> bool:
-    """Whether the turn that the delivery at `position` opened has ended in the log."""
-    return not opens_turn(head, position)
+CHILD, TIMER, INPUT, SIGNAL = "child", "timer", "input", "signal"
+"""What can be waited for."""
+DEADLINE = "deadline"
+"""Id of the timer of a task's deadline, which nobody sets: the submit carries it."""
 
 
-def after_refusal(
-    head: Task, *, position: int, claims: Collection[str], instance: str, stored: bool
-) -> Next:
-    """Decide after a refused or unanswered append, in the only order that holds.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Child:
+    """A task that was delegated and has not reported; `budget` is reserved for it."""
 
-    Args:
-        head: The task, read completely after the refusal.
-        position: The delivery's own position.
-        claims: Event ids of the claims this holder tried to store; empty if none.
-        instance: This holder.
-        stored: Whether the very events of the append (id and instance) are in the history.
+    id: str
+    agent: str
+    budget: Mapping[str, int] = field(default_factory=dict[str, int])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timer:
+    """A timer that was set and has not fired."""
+
+    id: str
+    fires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A question to a person that is open; it expires unless `expires_at` is None."""
+
+    id: str
+    prompt: str = ""
+    json_schema: str = ""
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undo:
+    """A compensation that was registered and has not run."""
+
+    ordinal: int
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leg:
+    """What is open in a leg.
+
+    `opened_id` and `opened_position` are of the delivery that opened it; a redrive goes on with the
+    same leg. `waits` are those not met yet, empty unless `suspended`. `parked` is set while the
+    task is held. `attempts` and `failure` are carried over a pause before a retry.
     """
-    turn = head.turn
-    if turn is None or turn.delivery_position != position:
-        return Next.ACK
-    if turn.claim_id and (turn.claim_id not in claims or turn.claim_instance != instance):
-        return Next.DROP
-    if head.cancel_requested:
-        return Next.WIND_UP
-    return Next.GO_ON if stored else Next.AGAIN
+
+    opened_id: str
+    opened_position: int
+    children: tuple[Child, ...] = ()
+    timers: tuple[Timer, ...] = ()
+    questions: tuple[Question, ...] = ()
+    signals: Mapping[str, int] = field(default_factory=dict[str, int])
+    undos: tuple[Undo, ...] = ()
+    suspended: bool = False
+    waits: tuple[Wait, ...] = ()
+    parked: Parked | None = None
+    attempts: int = 0
+    failure: Failure | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody carries the leg: it waits, or is held."""
+        return self.suspended or self.parked is not None
+
+
+def signal_id(name: str, number: int) -> str:
+    """Id of the wait for the `number`-th signal of a name in a leg, 1-based."""
+    return f"{name}/{number}"
+
+
+def suspended(leg: Leg, waits: tuple[Wait, ...]) -> Leg | None:
+    """The leg with what it still waits for; None if a group of the waits is met already."""
+    open_waits = tuple(wait for wait in waits if not _met(leg, wait))
+    if {wait.group for wait in waits} - {wait.group for wait in open_waits}:
+        return None
+    return replace(leg, suspended=True, waits=open_waits)
+
+
+def arrived(leg: Leg, what: str, id: str) -> tuple[Leg, bool]:
+    """The leg without the wait for this, and whether a whole group of its waits is met by it."""
+    mine = {wait.group for wait in leg.waits if wait.what == what and wait.id == id}
+    if not mine:
+        return leg, False
+    waits = tuple(wait for wait in leg.waits if wait.what != what or wait.id != id)
+    return replace(leg, waits=waits), bool(mine - {wait.group for wait in waits})
+
+
+def _met(leg: Leg, wait: Wait) -> bool:
+    match wait.what:
+        case "child":
+            return all(child.id != wait.id for child in leg.children)
+        case "timer":
+            return all(timer.id != wait.id for timer in leg.timers)
+        case "input":
+            return all(question.id != wait.id for question in leg.questions)
+        case _:
+            name, _, number = wait.id.rpartition("/")
+            return number.isdigit() and leg.signals.get(name, 0) >= int(number)

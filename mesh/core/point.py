@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mesh.core.envelope import Record
-from mesh.core.task import Task, fold
+from mesh.core.fold import fold
+from mesh.core.task import Task
 from mesh.errors import Invalid
 
 __all__ = ["Point", "state_at"]

@@ -11,13 +11,13 @@ from datetime import datetime
 
 from mesh.core import event as e
 from mesh.core.envelope import Envelope, Record
+from mesh.core.leg import DEADLINE
 from mesh.core.payload import Failure
 from mesh.core.subject import RESERVED, Subject
 from mesh.core.task import Task
 from mesh.errors import NameInvalid
 
 __all__ = [
-    "OPENING",
     "Activity",
     "DeadLetterEntry",
     "agents_of",
@@ -26,10 +26,9 @@ __all__ = [
     "dead_lettered",
     "needs_notice",
     "task_of",
+    "timers_of",
 ]
 
-OPENING = (e.TaskSubmitted, e.HandedOff, e.Redriven)
-"""The kinds that give an agent work."""
 _COUNTED: dict[type[e.TaskEvent], str] = {
     e.HandedOff: "handed_off",
     e.Completed: "completed",
@@ -131,7 +130,9 @@ def dead_lettered(before: Task, record: Record, after: Task) -> dict[str, DeadLe
     if not isinstance(event, e.DeadLettered):
         return {}
     closed_by_it = after.dead_letter is not None and before.dead_letter is None
-    if event.delivery_id and not closed_by_it:
+    stands = before.dead_letter
+    again = stands is not None and stands.delivery_position == event.delivery_position
+    if (event.delivery_id or again) and not closed_by_it:
         return {}  # it came too late: the task had ended, or gone on, before
     entry = DeadLetterEntry(
         task_id=envelope.task_id,
@@ -148,6 +149,22 @@ def dead_lettered(before: Task, record: Record, after: Task) -> dict[str, DeadLe
     return {dead_letter_key(envelope.task_id, event.delivery_position): entry}
 
 
+def timers_of(task: Task) -> dict[str, datetime]:
+    """What the ledger is to fire for a task, by timer id; empty once the task is closed.
+
+    A timer that was set, the expiry of an open question (by the question's id), and the deadline.
+    """
+    if task.closed:
+        return {}
+    due: dict[str, datetime] = {}
+    if task.deadline and not task.overdue:
+        due[DEADLINE] = task.deadline
+    if task.leg:
+        due |= {timer.id: timer.fires_at for timer in task.leg.timers if timer.fires_at}
+        due |= {q.id: q.expires_at for q in task.leg.questions if q.expires_at}
+    return due
+
+
 def needs_notice(record: Record) -> bool:
     """Whether a record is unreadable and addressed to nobody who could say so."""
     subject = _subject(record)
@@ -155,7 +172,7 @@ def needs_notice(record: Record) -> bool:
 
 
 def _gives_work(envelope: Envelope) -> bool:
-    return isinstance(envelope.event, OPENING)
+    return isinstance(envelope.event, e.OPENING)
 
 
 def _subject(record: Record) -> Subject | None:

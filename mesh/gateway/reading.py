@@ -10,8 +10,9 @@ from typing import Protocol
 from mesh.bus.port import Bus
 from mesh.core.envelope import Envelope, Record
 from mesh.core.event import TaskSubmitted
+from mesh.core.fold import fold
 from mesh.core.subject import Subject
-from mesh.core.task import State, Task, fold
+from mesh.core.task import State, Task
 from mesh.errors import TaskUnknown
 
 __all__ = ["Archive", "Reading", "read"]

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from mesh.bus.port import Bus, LogInfo
 from mesh.core.envelope import Record
+from mesh.core.fold import evolve
 from mesh.core.subject import Subject
-from mesh.core.task import Task, evolve
+from mesh.core.task import Task
 from mesh.errors import Invalid, NameInvalid
 from mesh.gateway.desk import Desk
 from mesh.gateway.fanout import Subscription

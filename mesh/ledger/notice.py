@@ -9,10 +9,10 @@ from mesh.bus.port import Bus
 from mesh.clock import Clock
 from mesh.core import event as e
 from mesh.core.envelope import Envelope, Record, Sender
+from mesh.core.fold import fold
 from mesh.core.ids import derived_id
 from mesh.core.payload import Failure
 from mesh.core.projection import task_of
-from mesh.core.task import fold
 from mesh.errors import Contested, EnvelopeInvalid, HistoryCorrupt
 from mesh.ledger.projector import notice_id
 from mesh.ledger.reader import Reader

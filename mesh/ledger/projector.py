@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from mesh.core import event as e
 from mesh.core.envelope import Record
+from mesh.core.fold import evolve
 from mesh.core.ids import derived_id
 from mesh.core.projection import (
     Activity,
@@ -15,7 +16,7 @@ from mesh.core.projection import (
     needs_notice,
     task_of,
 )
-from mesh.core.task import EMPTY, Task, evolve
+from mesh.core.task import EMPTY, Task
 from mesh.ledger import row as rows_of
 from mesh.store.port import Row, Store
 from mesh.wire.codec import decode_task

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 from mesh.core.envelope import Record
+from mesh.core.fold import fold
 from mesh.core.point import Point, state_at
 from mesh.core.projection import Activity, DeadLetterEntry
-from mesh.core.task import State, Task, fold
+from mesh.core.task import State, Task
 from mesh.errors import Invalid, TaskUnknown
 from mesh.ledger import row as rows_of
 from mesh.store.port import Checkpoint, EventQuery, Store, StoredEvent

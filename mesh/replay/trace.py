@@ -15,9 +15,10 @@ from enum import StrEnum
 
 from mesh.core import event as e
 from mesh.core.envelope import Envelope, Record
+from mesh.core.fold import fold
 from mesh.core.payload import Failure
 from mesh.core.subject import LOG
-from mesh.core.task import State, Task, fold
+from mesh.core.task import State, Task
 from mesh.errors import EnvelopeInvalid
 from mesh.telemetry import names
 from mesh.telemetry.port import SpanSpec
@@ -25,7 +26,6 @@ from mesh.telemetry.port import SpanSpec
 __all__ = ["Span", "Status", "Trace", "trace_of"]
 
 _PID = re.compile(r"([0-9]+)-")
-_OPENING = (e.TaskSubmitted, e.HandedOff, e.Redriven)
 _FAILING = (e.AttemptFailed, e.Failed, e.Rejected, e.DeadLettered)
 _ENDING = (e.HandedOff, e.Completed, e.Canceled, e.WorkReleased, e.Suspended, e.Parked, *_FAILING)
 
@@ -284,7 +284,7 @@ def _runs(history: Sequence[Record], by_id: dict[str, Record]) -> dict[str, _Run
         if envelope is None or not envelope.attempt or envelope.causation_id not in by_id:
             continue
         delivery = by_id[envelope.causation_id]
-        if delivery.envelope is None or not isinstance(delivery.envelope.event, _OPENING):
+        if delivery.envelope is None or not isinstance(delivery.envelope.event, e.OPENING):
             continue
         # The attempt alone is not enough: a run that was given back has the number of the next.
         process = (envelope.sender.instance, envelope.started_at)

@@ -28,7 +28,8 @@ from mesh.bus.jetstream import JetStreamBus, open_bus, open_nats
 from mesh.clock import SystemClock, SystemIds
 from mesh.core.envelope import Envelope, Record, Sender
 from mesh.core.event import TaskSubmitted
-from mesh.core.task import State, fold
+from mesh.core.fold import fold
+from mesh.core.task import State
 from mesh.registry.nats_kv import nats_registry
 from mesh.telemetry.inproc import NoTelemetry
 from mesh.testing.broker import free_ports

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from mesh.core.envelope import Record
+from mesh.core.fold import fold
 from mesh.core.subject import Subject
-from mesh.core.task import State, fold
+from mesh.core.task import State
 from mesh.replay.trace import trace_of
 from mesh.wire.codec import encode, read_record
 

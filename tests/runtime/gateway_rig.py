@@ -9,8 +9,9 @@ from mesh.blob.inproc import InprocBlobs
 from mesh.bus.inproc import InprocBus
 from mesh.core import event as e
 from mesh.core.envelope import Envelope, Record, Sender
+from mesh.core.fold import fold
 from mesh.core.payload import Failure, Payload
-from mesh.core.task import State, Task, fold
+from mesh.core.task import State, Task
 from mesh.gateway.desk import Desk, Parts, open_desk
 from mesh.gateway.submission import Submission
 from mesh.registry.inproc import InprocRegistry

@@ -16,7 +16,8 @@ from mesh.bus.inproc import InprocBus
 from mesh.core import event as e
 from mesh.core.backoff import Backoff
 from mesh.core.envelope import Record
-from mesh.core.task import State, Task, fold
+from mesh.core.fold import fold
+from mesh.core.task import State, Task
 from mesh.registry.inproc import InprocRegistry
 from mesh.telemetry.inproc import InprocTelemetry
 from mesh.testing.clock import ManualClock, ManualIds

@@ -7,9 +7,10 @@ import pytest
 
 from mesh.bus.inproc import Fault
 from mesh.core import event as e
+from mesh.core.fold import fold
 from mesh.core.payload import Payload
 from mesh.core.point import Point
-from mesh.core.task import EMPTY, State, fold
+from mesh.core.task import EMPTY, State
 from mesh.errors import Fenced, Invalid, NotDeadLettered, TaskClosed, TaskUnknown
 from mesh.gateway.desk import Desk
 from mesh.gateway.fanout import Subscription

@@ -11,9 +11,10 @@ import pytest
 
 from mesh.bus.inproc import Fault, InprocBus
 from mesh.core import event as e
+from mesh.core.fold import fold
 from mesh.core.payload import Payload
 from mesh.core.point import Point
-from mesh.core.task import State, fold
+from mesh.core.task import State
 from mesh.errors import HistoryCorrupt, Invalid, TaskUnknown, Unavailable
 from mesh.ledger.check import verify
 from mesh.store.inproc import InprocStore

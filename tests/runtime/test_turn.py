@@ -8,7 +8,7 @@ import pytest
 
 from mesh.agent.turn import Turn
 from mesh.core import decide
-from mesh.core.leg import Next
+from mesh.core.carrier import Next
 from mesh.core.packet import RelayPacket
 from tests.make import FAILURE, TEXT
 from tests.runtime.rig import Rig
@@ -37,7 +37,7 @@ async def test_a_claim_that_waits_behind_the_end_of_its_run_is_not_made(
     rig = Rig()
     async with judged(rig) as turn:
         ends = {
-            "hand off": decide.hand_off(turn.task, input=TEXT, packet=RelayPacket()),
+            "hand off": decide.hand_off(turn.task, to="x", input=TEXT, packet=RelayPacket()),
             "fail": decide.fail_attempt(turn.task, FAILURE),
         }
         async with anyio.create_task_group() as tasks:

@@ -15,7 +15,8 @@ from mesh.bus.inproc import Fault
 from mesh.bus.port import Backlog
 from mesh.core import event as e
 from mesh.core.envelope import Record
-from mesh.core.task import EMPTY, State, Task, evolve, fold
+from mesh.core.fold import evolve, fold
+from mesh.core.task import EMPTY, State, Task
 from mesh.errors import Fatal
 from tests.make import TENANT
 from tests.runtime.faulty_bus import FaultyBus, Settled

@@ -17,7 +17,7 @@ from mesh.client import Mesh, TaskHandle, open_mesh
 from mesh.clock import SystemClock, SystemIds
 from mesh.core import event as e
 from mesh.core.envelope import Sender
-from mesh.core.task import fold
+from mesh.core.fold import fold
 from mesh.errors import KeyConflict
 from mesh.gateway.desk import Parts, open_desk
 from mesh.registry.nats_kv import nats_registry

@@ -8,6 +8,7 @@ from hypothesis import given
 from mesh.core import event as e
 from mesh.core.envelope import Envelope, Record, Sender, TraceContext
 from mesh.core.event import KINDS
+from mesh.core.leg import Child, Leg, Question, Timer, Undo
 from mesh.core.packet import Decision, RelayPacket
 from mesh.core.payload import Blob, Failure, Payload
 from mesh.core.subject import INFORMING, Subject
@@ -104,6 +105,7 @@ MIRRORED: list[tuple[type, str]] = [
     *((kind, kind.__name__) for kind in KINDS.values()),
     *((k, k.__name__) for k in (Turn, Hop, DeadLetter, Payload, Blob, Failure, RelayPacket)),
     *((k, k.__name__) for k in (Decision, Sender, TraceContext, e.Wait)),
+    *((k, k.__name__) for k in (Leg, Child, Timer, Question, Undo)),
 ]
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from mesh.core import event as e
 from mesh.core.envelope import Record
+from mesh.core.fold import evolve
 from mesh.core.projection import (
     Activity,
     DeadLetterEntry,
@@ -17,7 +18,7 @@ from mesh.core.projection import (
     needs_notice,
     task_of,
 )
-from mesh.core.task import EMPTY, evolve
+from mesh.core.task import EMPTY
 from tests.make import (
     FAILURE,
     TASK,

@@ -8,9 +8,10 @@ from mesh.core import decide
 from mesh.core import event as e
 from mesh.core.envelope import Record
 from mesh.core.event import KINDS
+from mesh.core.fold import evolve, fold, noted, packet_of
 from mesh.core.packet import Decision, RelayPacket, bounded
 from mesh.core.payload import Payload
-from mesh.core.task import EMPTY, State, Task, evolve, fold, noted, packet_of
+from mesh.core.task import EMPTY, State, Task
 from mesh.errors import HopLimit, NotDeadLettered, TaskClosed, TaskUnknown
 from mesh.wire.codec import decode_task, encode_task, state_sha256
 from tests.make import FAILURE, TASK, TEXT, envelope, histories, record, records, submitted
@@ -59,9 +60,9 @@ def test_a_closed_task_refuses_every_decision_but_a_redrive(history: list[Record
         return
     decisions = [
         lambda: decide.submit(task, input=TEXT),
-        lambda: decide.start(task),
+        lambda: decide.claim(task, submitted()),
         lambda: decide.release(task, reason=""),
-        lambda: decide.hand_off(task, input=TEXT, packet=RelayPacket()),
+        lambda: decide.hand_off(task, to="x", input=TEXT, packet=RelayPacket()),
         lambda: decide.fail_attempt(task, FAILURE),
         lambda: decide.complete(task, TEXT),
         lambda: decide.fail(task, FAILURE),
@@ -107,7 +108,7 @@ def test_a_relay_moves_the_task_from_owner_to_owner() -> None:
 def test_hop_limit_names_its_figures() -> None:
     task = replace(relay(), hops=2, max_hops=2)
     with pytest.raises(HopLimit, match="2 hops of at most 2") as refused:
-        decide.hand_off(task, input=Payload(), packet=RelayPacket())
+        decide.hand_off(task, to="x", input=Payload(), packet=RelayPacket())
     assert refused.value.details()["max_hops"] == "2"
 
 

@@ -30,23 +30,55 @@ class TaskSubmitted(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class BudgetEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     INPUT_FIELD_NUMBER: _builtins.int
     OBJECTIVE_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    ANCESTORS_FIELD_NUMBER: _builtins.int
     objective: _builtins.str
     idempotency_key: _builtins.str
     @_builtins.property
     def input(self) -> _payload_pb2.Payload: ...
+    @_builtins.property
+    def budget(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """What may be spent, by counter."""
+
+    @_builtins.property
+    def ancestors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The agents that wait for it, the root's first."""
+
     def __init__(
         self,
         *,
         input: _payload_pb2.Payload | None = ...,
         objective: _builtins.str = ...,
         idempotency_key: _builtins.str = ...,
+        budget: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        ancestors: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "input", b"input", "objective", b"objective"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ancestors", b"ancestors", "budget", b"budget", "idempotency_key", b"idempotency_key", "input", b"input", "objective", b"objective"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -100,8 +132,11 @@ class StepRecorded(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    UNDOES_FIELD_NUMBER: _builtins.int
     ordinal: _builtins.int
     name: _builtins.str
+    undoes: _builtins.int
+    """Ordinal of the registration whose undo this was, 0 for a step of the handler."""
     @_builtins.property
     def value(self) -> _payload_pb2.Payload: ...
     @_builtins.property
@@ -113,10 +148,11 @@ class StepRecorded(_message.Message):
         name: _builtins.str = ...,
         value: _payload_pb2.Payload | None = ...,
         failure: _payload_pb2.Failure | None = ...,
+        undoes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "name", b"name", "ordinal", b"ordinal", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "name", b"name", "ordinal", b"ordinal", "undoes", b"undoes", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -162,23 +198,26 @@ Global___Noted: _TypeAlias = Noted  # noqa: Y015
 
 @_typing.final
 class Spent(_message.Message):
-    """Moving. A budget counter went down."""
+    """Moving. So much of a counter was used."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     COUNTER_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
+    ORDINAL_FIELD_NUMBER: _builtins.int
     counter: _builtins.str
     amount: _builtins.int
+    ordinal: _builtins.int
     def __init__(
         self,
         *,
         counter: _builtins.str = ...,
         amount: _builtins.int = ...,
+        ordinal: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "counter", b"counter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "counter", b"counter", "ordinal", b"ordinal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -186,7 +225,7 @@ Global___Spent: _TypeAlias = Spent  # noqa: Y015
 
 @_typing.final
 class TimerSet(_message.Message):
-    """Moving. A timer, fired by the ledger."""
+    """Moving. A timer, fired by the ledger; ordinal 0 is a pause before a retry."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -256,22 +295,48 @@ class Delegated(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class BudgetEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ORDINAL_FIELD_NUMBER: _builtins.int
     CHILD_TASK_ID_FIELD_NUMBER: _builtins.int
     AGENT_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
     ordinal: _builtins.int
     child_task_id: _builtins.str
     agent: _builtins.str
+    @_builtins.property
+    def budget(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Reserved for it."""
+
     def __init__(
         self,
         *,
         ordinal: _builtins.int = ...,
         child_task_id: _builtins.str = ...,
         agent: _builtins.str = ...,
+        budget: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "child_task_id", b"child_task_id", "ordinal", b"ordinal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "budget", b"budget", "child_task_id", b"child_task_id", "ordinal", b"ordinal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -307,12 +372,16 @@ Global___CompensationRegistered: _TypeAlias = CompensationRegistered  # noqa: Y0
 
 @_typing.final
 class AttemptFailed(_message.Message):
-    """Moving. An attempt raised; the same delivery comes again."""
+    """Moving. An attempt raised, of a step when it has an ordinal, otherwise of the handler."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FAILURE_FIELD_NUMBER: _builtins.int
     RETRY_AT_FIELD_NUMBER: _builtins.int
+    ORDINAL_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ordinal: _builtins.int
+    name: _builtins.str
     @_builtins.property
     def failure(self) -> _payload_pb2.Failure: ...
     @_builtins.property
@@ -322,10 +391,12 @@ class AttemptFailed(_message.Message):
         *,
         failure: _payload_pb2.Failure | None = ...,
         retry_at: _timestamp_pb2.Timestamp | None = ...,
+        ordinal: _builtins.int = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "retry_at", b"retry_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "retry_at", b"retry_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "name", b"name", "ordinal", b"ordinal", "retry_at", b"retry_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -339,18 +410,22 @@ class Wait(_message.Message):
 
     WHAT_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     what: _builtins.str
     """child, timer, input or signal."""
     id: _builtins.str
+    group: _builtins.int
+    """Waits of one group are all needed."""
     def __init__(
         self,
         *,
         what: _builtins.str = ...,
         id: _builtins.str = ...,
+        group: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "what", b"what"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "id", b"id", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -358,24 +433,21 @@ Global___Wait: _TypeAlias = Wait  # noqa: Y015
 
 @_typing.final
 class Suspended(_message.Message):
-    """Moving. The leg waits and holds nothing."""
+    """Moving. The leg waits and holds nothing, until any one group of the waits is met."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     WAITS_FIELD_NUMBER: _builtins.int
-    NEEDS_ALL_FIELD_NUMBER: _builtins.int
-    needs_all: _builtins.bool
     @_builtins.property
     def waits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Wait]: ...
     def __init__(
         self,
         *,
         waits: _abc.Iterable[Global___Wait] | None = ...,
-        needs_all: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["needs_all", b"needs_all", "waits", b"waits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["waits", b"waits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -549,9 +621,12 @@ class DeadLettered(_message.Message):
     DELIVERY_POSITION_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
     delivery_id: _builtins.str
     delivery_position: _builtins.int
     attempts: _builtins.int
+    step: _builtins.int
+    """Ordinal of the step whose recorded failure ended it; a redrive runs that one again."""
     @_builtins.property
     def failure(self) -> _payload_pb2.Failure: ...
     def __init__(
@@ -561,10 +636,11 @@ class DeadLettered(_message.Message):
         delivery_position: _builtins.int = ...,
         attempts: _builtins.int = ...,
         failure: _payload_pb2.Failure | None = ...,
+        step: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "delivery_id", b"delivery_id", "delivery_position", b"delivery_position", "failure", b"failure"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "delivery_id", b"delivery_id", "delivery_position", b"delivery_position", "failure", b"failure", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -649,11 +725,32 @@ class ChildFinished(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class SpentEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ORDINAL_FIELD_NUMBER: _builtins.int
     CHILD_TASK_ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
     ordinal: _builtins.int
     child_task_id: _builtins.str
     state: _builtins.str
@@ -661,6 +758,10 @@ class ChildFinished(_message.Message):
     def result(self) -> _payload_pb2.Payload: ...
     @_builtins.property
     def failure(self) -> _payload_pb2.Failure: ...
+    @_builtins.property
+    def spent(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """What it used, its own children's included."""
+
     def __init__(
         self,
         *,
@@ -669,10 +770,11 @@ class ChildFinished(_message.Message):
         state: _builtins.str = ...,
         result: _payload_pb2.Payload | None = ...,
         failure: _payload_pb2.Failure | None = ...,
+        spent: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_task_id", b"child_task_id", "failure", b"failure", "ordinal", b"ordinal", "result", b"result", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_task_id", b"child_task_id", "failure", b"failure", "ordinal", b"ordinal", "result", b"result", "spent", b"spent", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,27 +23,54 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from mesh.wire.v1 import event_pb2 as mesh_dot_wire_dot_v1_dot_event__pb2
 from mesh.wire.v1 import packet_pb2 as mesh_dot_wire_dot_v1_dot_packet__pb2
 from mesh.wire.v1 import payload_pb2 as mesh_dot_wire_dot_v1_dot_payload__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mesh/wire/v1/state.proto\x12\x0cmesh.wire.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19mesh/wire/v1/packet.proto\x1a\x1amesh/wire/v1/payload.proto\"\xae\x01\n\x04Turn\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x19\n\x11\x64\x65livery_position\x18\x02 \x01(\x04\x12\x10\n\x08\x63laim_id\x18\x03 \x01(\t\x12\x16\n\x0e\x63laim_instance\x18\x04 \x01(\t\x12\x12\n\nclaim_open\x18\x05 \x01(\x08\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\r\x12&\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x15.mesh.wire.v1.Failure\"_\n\x03Hop\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x10\n\x08position\x18\x03 \x01(\x04\x12&\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"]\n\nDeadLetter\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x19\n\x11\x64\x65livery_position\x18\x02 \x01(\x04\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\r\"\x98\x08\n\tTaskState\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x14\n\x0croot_task_id\x18\x03 \x01(\t\x12\x16\n\x0eparent_task_id\x18\x04 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x05 \x01(\t\x12\x13\n\x0b\x66orked_from\x18\x06 \x01(\t\x12\r\n\x05state\x18\x07 \x01(\t\x12\r\n\x05owner\x18\x08 \x01(\t\x12\x0f\n\x07version\x18\t \x01(\x04\x12\x10\n\x08position\x18\n \x01(\x04\x12\r\n\x05moved\x18\x0b \x01(\x04\x12\x0c\n\x04hops\x18\x0c \x01(\r\x12\x10\n\x08max_hops\x18\r \x01(\r\x12\x10\n\x08priority\x18\x0e \x01(\x05\x12\x33\n\x06labels\x18\x0f \x03(\x0b\x32#.mesh.wire.v1.TaskState.LabelsEntry\x12\x14\n\x0csubmitted_by\x18\x10 \x01(\t\x12\x30\n\x0csubmitted_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tclosed_at\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x63\x61ncel_requested\x18\x15 \x01(\x08\x12\x15\n\rcancel_reason\x18\x16 \x01(\t\x12$\n\x05input\x18\x17 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\x12%\n\x06result\x18\x18 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\x12&\n\x07\x66\x61ilure\x18\x19 \x01(\x0b\x32\x15.mesh.wire.v1.Failure\x12\x11\n\tobjective\x18\x1a \x01(\t\x12\x11\n\tnext_task\x18\x1b \x01(\t\x12\x13\n\x0b\x63onstraints\x18\x1c \x03(\t\x12)\n\tdecisions\x18\x1d \x03(\x0b\x32\x16.mesh.wire.v1.Decision\x12\x16\n\x0eopen_questions\x18\x1e \x03(\t\x12\x13\n\x0b\x64o_not_redo\x18\x1f \x03(\t\x12%\n\tartifacts\x18  \x03(\x0b\x32\x12.mesh.wire.v1.Blob\x12#\n\x08handoffs\x18! \x03(\x0b\x32\x11.mesh.wire.v1.Hop\x12 \n\x04turn\x18\" \x01(\x0b\x32\x12.mesh.wire.v1.Turn\x12-\n\x0b\x64\x65\x61\x64_letter\x18# \x01(\x0b\x32\x18.mesh.wire.v1.DeadLetter\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mesh/wire/v1/state.proto\x12\x0cmesh.wire.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mesh/wire/v1/event.proto\x1a\x19mesh/wire/v1/packet.proto\x1a\x1amesh/wire/v1/payload.proto\"\xae\x01\n\x04Turn\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x19\n\x11\x64\x65livery_position\x18\x02 \x01(\x04\x12\x10\n\x08\x63laim_id\x18\x03 \x01(\t\x12\x16\n\x0e\x63laim_instance\x18\x04 \x01(\t\x12\x12\n\nclaim_open\x18\x05 \x01(\x08\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\r\x12&\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x15.mesh.wire.v1.Failure\"_\n\x03Hop\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x10\n\x08position\x18\x03 \x01(\x04\x12&\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"]\n\nDeadLetter\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x19\n\x11\x64\x65livery_position\x18\x02 \x01(\x04\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\r\"\x82\x01\n\x05\x43hild\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12/\n\x06\x62udget\x18\x03 \x03(\x0b\x32\x1f.mesh.wire.v1.Child.BudgetEntry\x1a-\n\x0b\x42udgetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"A\n\x05Timer\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x08\x66ires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"k\n\x08Question\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x13\n\x0bjson_schema\x18\x03 \x01(\t\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"%\n\x04Undo\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\"\xc2\x03\n\x03Leg\x12\x11\n\topened_id\x18\x01 \x01(\t\x12\x17\n\x0fopened_position\x18\x02 \x01(\x04\x12%\n\x08\x63hildren\x18\x03 \x03(\x0b\x32\x13.mesh.wire.v1.Child\x12#\n\x06timers\x18\x04 \x03(\x0b\x32\x13.mesh.wire.v1.Timer\x12)\n\tquestions\x18\x05 \x03(\x0b\x32\x16.mesh.wire.v1.Question\x12/\n\x07signals\x18\x06 \x03(\x0b\x32\x1e.mesh.wire.v1.Leg.SignalsEntry\x12!\n\x05undos\x18\x07 \x03(\x0b\x32\x12.mesh.wire.v1.Undo\x12\x11\n\tsuspended\x18\x08 \x01(\x08\x12!\n\x05waits\x18\t \x03(\x0b\x32\x12.mesh.wire.v1.Wait\x12$\n\x06parked\x18\n \x01(\x0b\x32\x14.mesh.wire.v1.Parked\x12\x10\n\x08\x61ttempts\x18\x0b \x01(\r\x12&\n\x07\x66\x61ilure\x18\x0c \x01(\x0b\x32\x15.mesh.wire.v1.Failure\x1a.\n\x0cSignalsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"\xb0\n\n\tTaskState\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x14\n\x0croot_task_id\x18\x03 \x01(\t\x12\x16\n\x0eparent_task_id\x18\x04 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x05 \x01(\t\x12\x13\n\x0b\x66orked_from\x18\x06 \x01(\t\x12\r\n\x05state\x18\x07 \x01(\t\x12\r\n\x05owner\x18\x08 \x01(\t\x12\x0f\n\x07version\x18\t \x01(\x04\x12\x10\n\x08position\x18\n \x01(\x04\x12\r\n\x05moved\x18\x0b \x01(\x04\x12\x0c\n\x04hops\x18\x0c \x01(\r\x12\x10\n\x08max_hops\x18\r \x01(\r\x12\x10\n\x08priority\x18\x0e \x01(\x05\x12\x33\n\x06labels\x18\x0f \x03(\x0b\x32#.mesh.wire.v1.TaskState.LabelsEntry\x12\x14\n\x0csubmitted_by\x18\x10 \x01(\t\x12\x30\n\x0csubmitted_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tclosed_at\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x63\x61ncel_requested\x18\x15 \x01(\x08\x12\x15\n\rcancel_reason\x18\x16 \x01(\t\x12$\n\x05input\x18\x17 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\x12%\n\x06result\x18\x18 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\x12&\n\x07\x66\x61ilure\x18\x19 \x01(\x0b\x32\x15.mesh.wire.v1.Failure\x12\x11\n\tobjective\x18\x1a \x01(\t\x12\x11\n\tnext_task\x18\x1b \x01(\t\x12\x13\n\x0b\x63onstraints\x18\x1c \x03(\t\x12)\n\tdecisions\x18\x1d \x03(\x0b\x32\x16.mesh.wire.v1.Decision\x12\x16\n\x0eopen_questions\x18\x1e \x03(\t\x12\x13\n\x0b\x64o_not_redo\x18\x1f \x03(\t\x12%\n\tartifacts\x18  \x03(\x0b\x32\x12.mesh.wire.v1.Blob\x12#\n\x08handoffs\x18! \x03(\x0b\x32\x11.mesh.wire.v1.Hop\x12 \n\x04turn\x18\" \x01(\x0b\x32\x12.mesh.wire.v1.Turn\x12-\n\x0b\x64\x65\x61\x64_letter\x18# \x01(\x0b\x32\x18.mesh.wire.v1.DeadLetter\x12\x1e\n\x03leg\x18$ \x01(\x0b\x32\x11.mesh.wire.v1.Leg\x12\x11\n\tancestors\x18% \x03(\t\x12\x33\n\x06\x62udget\x18& \x03(\x0b\x32#.mesh.wire.v1.TaskState.BudgetEntry\x12\x31\n\x05spent\x18\' \x03(\x0b\x32\".mesh.wire.v1.TaskState.SpentEntry\x12\r\n\x05swaps\x18( \x01(\r\x12\x0f\n\x07overdue\x18) \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0b\x42udgetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a,\n\nSpentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mesh.wire.v1.state_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CHILD_BUDGETENTRY']._loaded_options = None
+  _globals['_CHILD_BUDGETENTRY']._serialized_options = b'8\001'
+  _globals['_LEG_SIGNALSENTRY']._loaded_options = None
+  _globals['_LEG_SIGNALSENTRY']._serialized_options = b'8\001'
   _globals['_TASKSTATE_LABELSENTRY']._loaded_options = None
   _globals['_TASKSTATE_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_TURN']._serialized_start=131
-  _globals['_TURN']._serialized_end=305
-  _globals['_HOP']._serialized_start=307
-  _globals['_HOP']._serialized_end=402
-  _globals['_DEADLETTER']._serialized_start=404
-  _globals['_DEADLETTER']._serialized_end=497
-  _globals['_TASKSTATE']._serialized_start=500
-  _globals['_TASKSTATE']._serialized_end=1548
-  _globals['_TASKSTATE_LABELSENTRY']._serialized_start=1503
-  _globals['_TASKSTATE_LABELSENTRY']._serialized_end=1548
+  _globals['_TASKSTATE_BUDGETENTRY']._loaded_options = None
+  _globals['_TASKSTATE_BUDGETENTRY']._serialized_options = b'8\001'
+  _globals['_TASKSTATE_SPENTENTRY']._loaded_options = None
+  _globals['_TASKSTATE_SPENTENTRY']._serialized_options = b'8\001'
+  _globals['_TURN']._serialized_start=157
+  _globals['_TURN']._serialized_end=331
+  _globals['_HOP']._serialized_start=333
+  _globals['_HOP']._serialized_end=428
+  _globals['_DEADLETTER']._serialized_start=430
+  _globals['_DEADLETTER']._serialized_end=523
+  _globals['_CHILD']._serialized_start=526
+  _globals['_CHILD']._serialized_end=656
+  _globals['_CHILD_BUDGETENTRY']._serialized_start=611
+  _globals['_CHILD_BUDGETENTRY']._serialized_end=656
+  _globals['_TIMER']._serialized_start=658
+  _globals['_TIMER']._serialized_end=723
+  _globals['_QUESTION']._serialized_start=725
+  _globals['_QUESTION']._serialized_end=832
+  _globals['_UNDO']._serialized_start=834
+  _globals['_UNDO']._serialized_end=871
+  _globals['_LEG']._serialized_start=874
+  _globals['_LEG']._serialized_end=1324
+  _globals['_LEG_SIGNALSENTRY']._serialized_start=1278
+  _globals['_LEG_SIGNALSENTRY']._serialized_end=1324
+  _globals['_TASKSTATE']._serialized_start=1327
+  _globals['_TASKSTATE']._serialized_end=2655
+  _globals['_TASKSTATE_LABELSENTRY']._serialized_start=2517
+  _globals['_TASKSTATE_LABELSENTRY']._serialized_end=2562
+  _globals['_TASKSTATE_BUDGETENTRY']._serialized_start=611
+  _globals['_TASKSTATE_BUDGETENTRY']._serialized_end=656
+  _globals['_TASKSTATE_SPENTENTRY']._serialized_start=2611
+  _globals['_TASKSTATE_SPENTENTRY']._serialized_end=2655
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from mesh.wire.v1 import event_pb2 as _event_pb2
 from mesh.wire.v1 import packet_pb2 as _packet_pb2
 from mesh.wire.v1 import payload_pb2 as _payload_pb2
 import builtins as _builtins
@@ -127,6 +128,225 @@ class DeadLetter(_message.Message):
 Global___DeadLetter: _TypeAlias = DeadLetter  # noqa: Y015
 
 @_typing.final
+class Child(_message.Message):
+    """A child that was delegated and has not reported."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class BudgetEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ID_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    agent: _builtins.str
+    @_builtins.property
+    def budget(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Reserved for it."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        budget: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "budget", b"budget", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Child: _TypeAlias = Child  # noqa: Y015
+
+@_typing.final
+class Timer(_message.Message):
+    """A timer that was set and has not fired."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    FIRES_AT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    @_builtins.property
+    def fires_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        fires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fires_at", b"fires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fires_at", b"fires_at", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Timer: _TypeAlias = Timer  # noqa: Y015
+
+@_typing.final
+class Question(_message.Message):
+    """A question that was put to a person and is open."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    JSON_SCHEMA_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    prompt: _builtins.str
+    json_schema: _builtins.str
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        prompt: _builtins.str = ...,
+        json_schema: _builtins.str = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "id", b"id", "json_schema", b"json_schema", "prompt", b"prompt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Question: _TypeAlias = Question  # noqa: Y015
+
+@_typing.final
+class Undo(_message.Message):
+    """An undo that was registered and has not run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDINAL_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ordinal: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        ordinal: _builtins.int = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "ordinal", b"ordinal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Undo: _TypeAlias = Undo  # noqa: Y015
+
+@_typing.final
+class Leg(_message.Message):
+    """What an agent's time with a task has recorded, as far as it decides who carries it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SignalsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    OPENED_ID_FIELD_NUMBER: _builtins.int
+    OPENED_POSITION_FIELD_NUMBER: _builtins.int
+    CHILDREN_FIELD_NUMBER: _builtins.int
+    TIMERS_FIELD_NUMBER: _builtins.int
+    QUESTIONS_FIELD_NUMBER: _builtins.int
+    SIGNALS_FIELD_NUMBER: _builtins.int
+    UNDOS_FIELD_NUMBER: _builtins.int
+    SUSPENDED_FIELD_NUMBER: _builtins.int
+    WAITS_FIELD_NUMBER: _builtins.int
+    PARKED_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    opened_id: _builtins.str
+    opened_position: _builtins.int
+    suspended: _builtins.bool
+    attempts: _builtins.int
+    """Over a pause before a retry: what the next turn goes on from."""
+    @_builtins.property
+    def children(self) -> _containers.RepeatedCompositeFieldContainer[Global___Child]: ...
+    @_builtins.property
+    def timers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Timer]: ...
+    @_builtins.property
+    def questions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Question]: ...
+    @_builtins.property
+    def signals(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """How many arrived, by name."""
+
+    @_builtins.property
+    def undos(self) -> _containers.RepeatedCompositeFieldContainer[Global___Undo]: ...
+    @_builtins.property
+    def waits(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Wait]:
+        """While suspended: what is not met yet."""
+
+    @_builtins.property
+    def parked(self) -> _event_pb2.Parked:
+        """Set while the task is held: a re-run asked for something else than its history."""
+
+    @_builtins.property
+    def failure(self) -> _payload_pb2.Failure: ...
+    def __init__(
+        self,
+        *,
+        opened_id: _builtins.str = ...,
+        opened_position: _builtins.int = ...,
+        children: _abc.Iterable[Global___Child] | None = ...,
+        timers: _abc.Iterable[Global___Timer] | None = ...,
+        questions: _abc.Iterable[Global___Question] | None = ...,
+        signals: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        undos: _abc.Iterable[Global___Undo] | None = ...,
+        suspended: _builtins.bool = ...,
+        waits: _abc.Iterable[_event_pb2.Wait] | None = ...,
+        parked: _event_pb2.Parked | None = ...,
+        attempts: _builtins.int = ...,
+        failure: _payload_pb2.Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "parked", b"parked"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "children", b"children", "failure", b"failure", "opened_id", b"opened_id", "opened_position", b"opened_position", "parked", b"parked", "questions", b"questions", "signals", b"signals", "suspended", b"suspended", "timers", b"timers", "undos", b"undos", "waits", b"waits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Leg: _TypeAlias = Leg  # noqa: Y015
+
+@_typing.final
 class TaskState(_message.Message):
     """Folded state of one task."""
 
@@ -145,6 +365,46 @@ class TaskState(_message.Message):
             *,
             key: _builtins.str = ...,
             value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class BudgetEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class SpentEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -187,6 +447,12 @@ class TaskState(_message.Message):
     HANDOFFS_FIELD_NUMBER: _builtins.int
     TURN_FIELD_NUMBER: _builtins.int
     DEAD_LETTER_FIELD_NUMBER: _builtins.int
+    LEG_FIELD_NUMBER: _builtins.int
+    ANCESTORS_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    SWAPS_FIELD_NUMBER: _builtins.int
+    OVERDUE_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     task_id: _builtins.str
     root_task_id: _builtins.str
@@ -207,6 +473,10 @@ class TaskState(_message.Message):
     cancel_reason: _builtins.str
     objective: _builtins.str
     next_task: _builtins.str
+    swaps: _builtins.int
+    """Hand-offs in a row between the same two agents, without progress."""
+    overdue: _builtins.bool
+    """The deadline's timer has fired."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -239,6 +509,16 @@ class TaskState(_message.Message):
     def turn(self) -> Global___Turn: ...
     @_builtins.property
     def dead_letter(self) -> Global___DeadLetter: ...
+    @_builtins.property
+    def leg(self) -> Global___Leg: ...
+    @_builtins.property
+    def ancestors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def budget(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
+    @_builtins.property
+    def spent(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """What was used or is reserved for children, by counter."""
+
     def __init__(
         self,
         *,
@@ -277,10 +557,16 @@ class TaskState(_message.Message):
         handoffs: _abc.Iterable[Global___Hop] | None = ...,
         turn: Global___Turn | None = ...,
         dead_letter: Global___DeadLetter | None = ...,
+        leg: Global___Leg | None = ...,
+        ancestors: _abc.Iterable[_builtins.str] | None = ...,
+        budget: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        spent: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        swaps: _builtins.int = ...,
+        overdue: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at", "dead_letter", b"dead_letter", "deadline", b"deadline", "failure", b"failure", "input", b"input", "result", b"result", "submitted_at", b"submitted_at", "turn", b"turn", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at", "dead_letter", b"dead_letter", "deadline", b"deadline", "failure", b"failure", "input", b"input", "leg", b"leg", "result", b"result", "submitted_at", b"submitted_at", "turn", b"turn", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "cancel_reason", b"cancel_reason", "cancel_requested", b"cancel_requested", "closed_at", b"closed_at", "constraints", b"constraints", "correlation_id", b"correlation_id", "dead_letter", b"dead_letter", "deadline", b"deadline", "decisions", b"decisions", "do_not_redo", b"do_not_redo", "failure", b"failure", "forked_from", b"forked_from", "handoffs", b"handoffs", "hops", b"hops", "input", b"input", "labels", b"labels", "max_hops", b"max_hops", "moved", b"moved", "next_task", b"next_task", "objective", b"objective", "open_questions", b"open_questions", "owner", b"owner", "parent_task_id", b"parent_task_id", "position", b"position", "priority", b"priority", "result", b"result", "root_task_id", b"root_task_id", "state", b"state", "submitted_at", b"submitted_at", "submitted_by", b"submitted_by", "task_id", b"task_id", "tenant", b"tenant", "turn", b"turn", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ancestors", b"ancestors", "artifacts", b"artifacts", "budget", b"budget", "cancel_reason", b"cancel_reason", "cancel_requested", b"cancel_requested", "closed_at", b"closed_at", "constraints", b"constraints", "correlation_id", b"correlation_id", "dead_letter", b"dead_letter", "deadline", b"deadline", "decisions", b"decisions", "do_not_redo", b"do_not_redo", "failure", b"failure", "forked_from", b"forked_from", "handoffs", b"handoffs", "hops", b"hops", "input", b"input", "labels", b"labels", "leg", b"leg", "max_hops", b"max_hops", "moved", b"moved", "next_task", b"next_task", "objective", b"objective", "open_questions", b"open_questions", "overdue", b"overdue", "owner", b"owner", "parent_task_id", b"parent_task_id", "position", b"position", "priority", b"priority", "result", b"result", "root_task_id", b"root_task_id", "spent", b"spent", "state", b"state", "submitted_at", b"submitted_at", "submitted_by", b"submitted_by", "swaps", b"swaps", "task_id", b"task_id", "tenant", b"tenant", "turn", b"turn", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

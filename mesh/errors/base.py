@@ -1,27 +1,10 @@
-"""Every exception of the mesh.
-
-    MeshError
-    ├── Invalid        NEVER    EnvelopeInvalid · PayloadInvalid · PayloadTooLarge · NameInvalid
-    │                           HandlerInvalid
-    ├── Refused        NEVER    TaskClosed · TaskUnknown · AgentUnknown · NotDeadLettered
-    │                           HopLimit · KeyConflict
-    ├── Contested      RELOAD   Fenced · Unresolved
-    ├── Unavailable    BACKOFF  LogFull · Retryable (raised by a handler)
-    ├── Fatal          NEVER    (raised by a handler: no further attempt can help)
-    ├── Unsuccessful   NEVER    TaskFailed · TaskRejected · TaskCanceled (told to who waits for a
-    │                           result)
-    └── Halted         HALT     HistoryCorrupt · CheckpointConflict · StreamDrifted · StoreLocked
-                                ConfigError
-
-The verdict says what to do with the message that caused the error; `code` crosses processes and
-never changes.
-"""
+"""The base of all errors, and those of no larger group."""
 
 from enum import Enum
 from typing import ClassVar
 
 __all__ = [
-    "AgentUnknown",
+    "AnswerInvalid",
     "CheckpointConflict",
     "ConfigError",
     "Contested",
@@ -31,27 +14,17 @@ __all__ = [
     "Halted",
     "HandlerInvalid",
     "HistoryCorrupt",
-    "HopLimit",
     "Invalid",
-    "KeyConflict",
     "LogFull",
     "MeshError",
     "NameInvalid",
-    "NotDeadLettered",
     "PayloadInvalid",
     "PayloadTooLarge",
-    "Refused",
     "Retryable",
     "StoreLocked",
     "StreamDrifted",
-    "TaskCanceled",
-    "TaskClosed",
-    "TaskFailed",
-    "TaskRejected",
-    "TaskUnknown",
     "Unavailable",
     "Unresolved",
-    "Unsuccessful",
     "Verdict",
 ]
 
@@ -128,76 +101,14 @@ class HandlerInvalid(Invalid):
     code = "agent.handler_invalid"
 
 
-class Refused(MeshError):
-    """The request is well formed, but the state forbids it."""
+class AnswerInvalid(Invalid):
+    """An answer does not fit what the question asks for; the question stays open."""
 
-    code = "mesh.refused"
-    verdict = Verdict.NEVER
+    code = "task.answer_invalid"
 
-
-class TaskClosed(Refused):
-    """The task has an outcome already."""
-
-    code = "task.closed"
-
-    def __init__(self, task_id: str, *, state: str) -> None:
-        super().__init__(f"task `{task_id}` is already {state}")
-        self.task_id, self.state = task_id, state
-
-
-class TaskUnknown(Refused):
-    """No history has this task."""
-
-    code = "task.unknown"
-
-    def __init__(self, task_id: str) -> None:
-        super().__init__(f"task `{task_id}` does not exist; `mesh task list` shows those that do")
-        self.task_id = task_id
-
-
-class AgentUnknown(Refused):
-    """No agent of this name was ever registered."""
-
-    code = "agent.unknown"
-
-    def __init__(self, agent: str) -> None:
-        super().__init__(
-            f"agent `{agent}` was never registered; `mesh agents list` shows those that were"
-        )
-        self.agent = agent
-
-
-class NotDeadLettered(Refused):
-    """Only a dead-lettered task can be redriven."""
-
-    code = "task.not_dead_lettered"
-
-    def __init__(self, task_id: str, *, state: str) -> None:
-        super().__init__(f"task `{task_id}` is {state}, not dead-lettered: nothing to redrive")
-        self.task_id, self.state = task_id, state
-
-
-class HopLimit(Refused):
-    """A task was handed off as often as it may be."""
-
-    code = "guard.max_hops"
-
-    def __init__(self, task_id: str, *, hops: int, max_hops: int) -> None:
-        super().__init__(f"task `{task_id}` made {hops} hops of at most {max_hops}")
-        self.task_id, self.hops, self.max_hops = task_id, hops, max_hops
-
-
-class KeyConflict(Refused):
-    """An idempotency key came again with another request."""
-
-    code = "task.key_conflict"
-
-    def __init__(self, key: str, *, task_id: str) -> None:
-        super().__init__(
-            f"idempotency key `{key}` belongs to task `{task_id}`, submitted with another"
-            " agent or payload; use a new key for a new task"
-        )
-        self.key, self.task_id = key, task_id
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class Contested(MeshError):
@@ -252,39 +163,6 @@ class Fatal(MeshError):
 
     code = "agent.fatal"
     verdict = Verdict.NEVER
-
-
-class Unsuccessful(MeshError):
-    """A task ended without a result; `reason` is for people, `failure_code` for programs."""
-
-    code = "task.unsuccessful"
-    verdict = Verdict.NEVER
-
-    def __init__(
-        self, task_id: str, *, state: str, reason: str = "", failure_code: str = ""
-    ) -> None:
-        said = f": {reason}" if reason else ""
-        super().__init__(f"task `{task_id}` is {state}{said}")
-        self.task_id, self.state = task_id, state
-        self.reason, self.failure_code = reason, failure_code
-
-
-class TaskFailed(Unsuccessful):
-    """The task failed, or was dead-lettered."""
-
-    code = "task.failed"
-
-
-class TaskRejected(Unsuccessful):
-    """An agent would not take the task."""
-
-    code = "task.rejected"
-
-
-class TaskCanceled(Unsuccessful):
-    """The task was cancelled."""
-
-    code = "task.canceled"
 
 
 class Halted(MeshError):
