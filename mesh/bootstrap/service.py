@@ -210,6 +210,7 @@ async def _ledger(config: "Config", life: "Life") -> None:
     from mesh.bootstrap.ports import open_ports
     from mesh.ledger.reader import Reader
     from mesh.ledger.recorder import Parts, Recorder
+    from mesh.ledger.timers import Timers
     from mesh.store.surreal import open_surreal
 
     async with (
@@ -233,8 +234,9 @@ async def _ledger(config: "Config", life: "Life") -> None:
             open_ledger_server(Reader(store), config.ledger),
             anyio.create_task_group() as tasks,
         ):
-            for shard in range(config.shards):
-                tasks.start_soon(recorder.run, f"s{shard}")
+            for shard in [f"s{number}" for number in range(config.shards)]:
+                tasks.start_soon(Timers(parts, recorder, shard=shard).run)
+                tasks.start_soon(recorder.run, shard)
             life.ready()
             await life.stop.wait()
             await opened.drop_if_mute()

@@ -76,6 +76,8 @@ class Projector:
                     else rows_of.gone(rows_of.DEAD_LETTER, key)
                 )
                 batch.other[changed.projection, key] = changed
+            for timer in rows_of.timer_rows(before, record, after, shard=shard):
+                batch.other[timer.projection, timer.key] = timer
             self._note(shard, record)
         # Tasks last: what follows from a task's change is written before its row says it was made.
         return [

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import anyio
 from anyio.abc import TaskGroup
@@ -21,9 +22,9 @@ from mesh.ledger.blobs import BlobCopier
 from mesh.ledger.check import check_shard, stored_events
 from mesh.ledger.notice import Announcer
 from mesh.ledger.projector import Projector
-from mesh.store.port import Checkpoint, Commit, Store
+from mesh.store.port import Checkpoint, Commit, Row, Store
 
-__all__ = ["Parts", "Recorder"]
+__all__ = ["Follower", "Parts", "Recorder"]
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +58,22 @@ class Parts:
     backoff: Backoff = field(default_factory=Backoff)
 
 
+class Follower(Protocol):
+    """Who keeps up with a shard's projections without asking the store each time."""
+
+    async def load(self) -> None:
+        """Read what the store has; called before anything is recorded, and after each doubt.
+
+        Raises:
+            Unavailable: The store does not answer; it is called again.
+        """
+        ...
+
+    def take(self, rows: Sequence[Row]) -> None:
+        """These rows were committed."""
+        ...
+
+
 @dataclass(slots=True)
 class _Shard:
     """What this recorder knows of one shard."""
@@ -68,6 +85,7 @@ class _Shard:
     """Last position whose event was there at the start."""
     moved: anyio.Event = field(default_factory=anyio.Event)
     owes: anyio.Event = field(default_factory=anyio.Event)
+    followers: list[Follower] = field(default_factory=list[Follower])
     halted: Halted | None = None
     failures: int = 0
 
@@ -119,6 +137,13 @@ class Recorder:
                 raise state.halted
             await state.moved.wait()
 
+    def follow(self, shard: str, follower: Follower) -> None:
+        """Tell somebody of what is committed in a shard, before `wait_for` says it is recorded.
+
+        Only of use before `run`.
+        """
+        self._state(shard).followers.append(follower)
+
     def position(self, shard: str) -> int:
         """How far this recorder got in a shard; 0 before it has read the checkpoint."""
         return self._state(shard).position
@@ -148,6 +173,8 @@ class Recorder:
                 " checkpoint; they are what the log has and are recorded anew from it",
                 *(shard, checkpoint.position + 1, state.stored),
             )
+        for follower in state.followers:
+            await follower.load()
         self._reached(state, checkpoint)
         state.owes.set()  # debts of an earlier run
         async with parts.bus.tail(shard, after=checkpoint.position, batch=parts.batch) as batches:
@@ -182,6 +209,8 @@ class Recorder:
                 self._projector.forget()
                 raise
             self._projector.keep()
+        for follower in state.followers:
+            follower.take(rows)
         self._reached(state, after)
         if self._projector.owes:
             state.owes.set()

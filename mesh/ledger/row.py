@@ -6,17 +6,24 @@
 | `agent` | shard/agent | 0 | shard |
 | `dead_letter` | task id/position of the delivery | place of the event, negative | agent |
 | `notice` | event id of the notice | place of the unreadable message | shard |
+| `timer` | task id/timer id | when it is due, milliseconds since 1970 | shard |
 
 An agent's counts are kept per shard, so that shards do not meet in one row; readers add them up.
-Dead letters are listed oldest first, all else newest first.
+Dead letters are listed oldest first, all else newest first. A timer's state is the very event to be
+appended when it is due, but for the process that does it; its `occurred_at` is when it is due.
 """
 
-from mesh.core.envelope import Record
-from mesh.core.projection import Activity, DeadLetterEntry
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from mesh.core.envelope import Envelope, Record, Sender
+from mesh.core.event import TimerFired
+from mesh.core.ids import derived_id
+from mesh.core.projection import Activity, DeadLetterEntry, timers_of
 from mesh.core.task import Task
 from mesh.store.port import Row
 from mesh.wire import mirror
-from mesh.wire.codec import encode_task
+from mesh.wire.codec import decode, encode, encode_task
 from mesh.wire.v1.api_pb2 import DeadLetterEntry as DeadLetterMessage
 from mesh.wire.v1.ledger_pb2 import AgentActivity
 
@@ -25,20 +32,25 @@ __all__ = [
     "DEAD_LETTER",
     "NOTICE",
     "TASK",
+    "TIMER",
     "agent_key",
     "agent_row",
     "dead_letter_row",
     "decode_activity",
     "decode_dead_letter",
+    "decode_timer",
     "gone",
     "notice_row",
     "order_of",
     "place_of",
     "task_row",
+    "timer_rows",
 ]
 
 TASK, AGENT, DEAD_LETTER, NOTICE = "task", "agent", "dead_letter", "notice"
+TIMER = "timer"
 _SHARDS = 1024
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def order_of(shard: str, position: int) -> int:
@@ -110,6 +122,52 @@ def notice_row(key: str, record: Record, *, shard: str) -> Row:
         order=order_of(shard, record.position),
         tags={"shard": shard},
     )
+
+
+def timer_rows(before: Task, record: Record, after: Task, *, shard: str) -> list[Row]:
+    """What a record changes in the timers that are to be fired for its task.
+
+    A deadline is written anew when the task changes hands: the event goes to the new owner, under
+    an id of its own, for a former owner's would fold to nothing.
+
+    Args:
+        before: The record's task, folded up to but not including it.
+        record: The record.
+        after: The task with the record applied.
+        shard: Where it stands.
+    """
+    setter = record.envelope
+    if setter is None:
+        return []
+    was, now = timers_of(before), timers_of(after)
+    prefix = f"{setter.task_id}/"
+    rows = [gone(TIMER, prefix + timer_id) for timer_id in was if timer_id not in now]
+    for timer_id, due in now.items():
+        if was.get(timer_id) == due and before.owner == after.owner:
+            continue
+        # Named after what put it here, so that no two are ever the same, on whatever run.
+        fired = setter.next(
+            TimerFired(timer_id=timer_id),
+            event_id=derived_id(setter.event_id, f"{TimerFired.kind}/{timer_id}"),
+            sender=Sender(agent="ledger"),
+            occurred_at=due,
+        )
+        rows.append(
+            Row(
+                projection=TIMER,
+                key=prefix + timer_id,
+                state=encode(replace(fired, to=after.owner)),
+                # Above 0, which a page's token may not be.
+                order=max(1, (due - _EPOCH) // timedelta(milliseconds=1)),
+                tags={"shard": shard},
+            )
+        )
+    return rows
+
+
+def decode_timer(state: bytes) -> Envelope:
+    """The event that `timer_rows` wrote; its `occurred_at` is when it is due."""
+    return decode(state)
 
 
 def gone(projection: str, key: str) -> Row:
