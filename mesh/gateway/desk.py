@@ -3,23 +3,20 @@
 Source: design, sections 3 and 4.
 """
 
-import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from anyio import to_thread
 
 from mesh.blob.claim import check_in
-from mesh.blob.port import BlobStore
-from mesh.bus.port import Bus
-from mesh.bus.settle import settle
-from mesh.clock import Clock, IdSource
 from mesh.core import decide
-from mesh.core.envelope import DEFAULT_MAX_HOPS, Envelope, Sender, TraceContext
-from mesh.core.event import Redriven, TaskEvent
+from mesh.core.envelope import DEFAULT_MAX_HOPS, Envelope, TraceContext
+from mesh.core.event import InputReceived, Redriven, Signaled, TaskEvent, Unparked
 from mesh.core.ids import derived_id, keyed_task_id
 from mesh.core.payload import Payload
 from mesh.core.point import Point, state_at
-from mesh.core.subject import RESERVED, check_name, shard_of
+from mesh.core.subject import RESERVED, check_name
 from mesh.core.task import EMPTY, Task
 from mesh.errors import (
     AgentUnknown,
@@ -28,54 +25,36 @@ from mesh.errors import (
     KeyConflict,
     NameInvalid,
     PayloadInvalid,
+    TaskClosed,
     TaskUnknown,
 )
+from mesh.gateway.answer import check_answer
 from mesh.gateway.fanout import Fanout, open_fanout
-from mesh.gateway.reading import Archive, Reading, read
+from mesh.gateway.question import open_question
+from mesh.gateway.reading import Reading
 from mesh.gateway.submission import (
     Submission,
     Submitted,
+    check_budget,
     check_sizes,
     first_agent,
     same_input,
 )
-from mesh.registry.port import Registry
+from mesh.gateway.writing import Parts, Writing
 from mesh.telemetry.context import stamped
-from mesh.telemetry.names import SENT, sending
-from mesh.telemetry.port import Telemetry
 
 __all__ = ["Desk", "Parts", "open_desk"]
 
-GATEWAY = "gateway"
-_ID = re.compile(r"[0-9a-f]{32}")
 _ALIVE_S = 2.0
 """How long an instance that was seen counts as there: the answer is only good for a warning."""
-_TRIES = 8
-"""How often a refused cancel or redrive is decided again; each refusal means the task moved."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What a gateway works with; `settle_s` bounds how long an unanswered append is resolved."""
-
-    bus: Bus
-    blobs: BlobStore
-    registry: Registry
-    archive: Archive
-    clock: Clock
-    ids: IdSource
-    telemetry: Telemetry
-    tenant: str
-    shards: int
-    instance: str
-    settle_s: float = 15.0
 
 
 class Desk:
-    """Submit, read, cancel, redrive; any number of gateways may do so at once."""
+    """Submit, read, cancel, answer and so on; any number of gateways may do so at once."""
 
     def __init__(self, parts: Parts, fanout: Fanout) -> None:
         self.parts, self.fanout = parts, fanout
+        self._writing = Writing(parts)
         self._known: set[str] = set()
         self._seen_alive: dict[str, float] = {}
 
@@ -87,22 +66,24 @@ class Desk:
             AgentUnknown: No agent of this name was ever registered.
             PayloadTooLarge: The input is over 64 MiB.
             PayloadInvalid: The input is a claim check: only the gateway makes those.
-            Invalid: Labels, objective, key or correlation id are too large to go with every event.
+            Invalid: Labels, objective, key or correlation id are too large to go with every event;
+                or the budget is none.
             KeyConflict: The key belongs to a task with another agent or input.
             Unresolved: The append got no answer in time; submit again with the same ids.
             Unavailable: The log, the registry or the ledger does not answer.
         """
         check_sizes(submission)
+        check_budget(submission.budget)
         warnings = await self._check_agent(submission.agent)
         task_id = self._task_id(submission)
-        if submission.input is not None and submission.input.blob is not None:
-            raise PayloadInvalid("send the bytes, not a claim check", field="input.blob")
+        if submission.input is not None:
+            _check_bytes(submission.input, "input.blob")
         known = await self._known_before(submission, task_id)
         if known is not None:
             return replace(known, warnings=warnings)
         envelope = await self._first_event(submission, task_id)
         try:
-            await self._append(envelope, expected=0)
+            await self._writing.append(envelope, expected=0)
         except Fenced:
             reading = await self.read(task_id)
             return replace(self._same(submission, reading), warnings=warnings)
@@ -121,9 +102,7 @@ class Desk:
             NameInvalid: The id is no task id.
             Unavailable: The log, or the ledger where it is needed, does not answer.
         """
-        if not _ID.fullmatch(task_id):
-            raise NameInvalid(f"task id `{task_id}` is not 32 lower-case hex digits")
-        return await read(self.parts.bus, self.parts.archive, task_id)
+        return await self._writing.read(task_id)
 
     async def state(self, task_id: str, point: Point) -> tuple[Task, str]:
         """State at a point of a task's history, and the shard it stands in."""
@@ -141,15 +120,14 @@ class Desk:
             Fenced: The task moved faster than the request could follow.
         """
 
-        def request(reading: Reading) -> Envelope | None:
+        def cancelled(reading: Reading) -> TaskEvent | None:
             task = reading.task
             if task.cancel_requested and not task.closed:
                 return None
-            event = decide.request_cancel(task, reason=reason)
-            event_id = self.parts.ids.fresh()
-            return self._next(reading, event, event_id=event_id, to=task.owner, trace=trace)
+            return decide.request_cancel(task, reason=reason)
 
-        reading = await self._move(task_id, request)
+        request = self._writing.request("", trace)
+        reading = await self._writing.move(task_id, request, cancelled, event_id=request.id)
         # Outside the log: it makes a running handler stop at once, and may be lost.
         await self.parts.bus.hint(f"cancel.{task_id}")
         return reading
@@ -169,18 +147,128 @@ class Desk:
             NotDeadLettered: It did not end as a dead letter, or was redriven already.
             Fenced: The task moved faster than the request could follow.
         """
-        cause = self._request_id(request_id)
-        event_id = derived_id(cause, Redriven.kind)
 
-        def request(reading: Reading) -> Envelope | None:
-            if any(r.envelope and r.envelope.event_id == event_id for r in reading.records):
-                return None
-            dead = reading.task.dead_letter
-            event = decide.redrive(reading.task, input=_dead_input(reading))
-            to = dead.agent if dead else reading.task.owner
-            return self._next(reading, event, event_id=event_id, to=to, trace=trace)
+        def redriven(reading: Reading) -> TaskEvent:
+            return decide.redrive(reading.task, input=_dead_input(reading))
 
-        return await self._move(task_id, request)
+        request = self._writing.request(request_id, trace)
+        event_id = derived_id(request.id, Redriven.kind)
+        return await self._writing.move(task_id, request, redriven, event_id=event_id)
+
+    async def unpark(
+        self,
+        task_id: str,
+        *,
+        reason: str = "",
+        request_id: str = "",
+        trace: TraceContext | None = None,
+    ) -> Reading:
+        """Let a parked task go on.
+
+        Args:
+            task_id: The task.
+            reason: Why, for the record.
+            request_id: The caller's, over the retries of one request; fresh when empty.
+            trace: Trace context of the caller, to go on in the event.
+
+        Raises:
+            TaskUnknown: There is no such task.
+            NotParked: It is not held, or was released already.
+            Fenced: The task moved faster than the request could follow.
+        """
+        request = self._writing.request(request_id, trace)
+        return await self._writing.move(
+            task_id,
+            request,
+            lambda reading: decide.unpark(reading.task, reason=reason),
+            event_id=derived_id(request.id, Unparked.kind),
+        )
+
+    async def answer(
+        self,
+        task_id: str,
+        answer: Payload,
+        *,
+        question_id: str = "",
+        request_id: str = "",
+        trace: TraceContext | None = None,
+    ) -> Reading:
+        """Answer an open question of a task; of several answers the first in the log counts.
+
+        Args:
+            task_id: The task.
+            answer: JSON where the question has a schema.
+            question_id: Which question; may be empty while only one is open.
+            request_id: The caller's, over the retries of one request; fresh when empty.
+            trace: Trace context of the caller, to go on in the event.
+
+        Raises:
+            TaskUnknown: There is no such task.
+            TaskClosed: It has an outcome already.
+            QuestionClosed: The question was answered, has expired, or is not open.
+            AnswerInvalid: The answer does not fit the question's schema; the question stays open.
+            Refused: No question is open, or its schema is of no use.
+            Invalid: Several are open and none was named, or the request id was used for another.
+            PayloadTooLarge: The answer is too large.
+            Contested: The task moved faster than the request could follow.
+        """
+        _check_bytes(answer, "answer.blob")
+
+        async def answered(reading: Reading, before: Sequence[Envelope]) -> TaskEvent:
+            named = next((_question_of(envelope) for envelope in before), question_id)
+            question = open_question(reading, named)
+            await to_thread.run_sync(check_answer, question, answer)
+            kept = await check_in(answer, self.parts.blobs)
+            return InputReceived(request_id=question.id, answer=kept)
+
+        request = self._writing.request(request_id, trace)
+        counts = await self._writing.inform(task_id, request, InputReceived, answered)
+        if question_id not in ("", _question_of(counts)):
+            raise _used_before(request_id)
+        return await self.read(task_id)
+
+    async def signal(
+        self,
+        task_id: str,
+        name: str,
+        value: Payload | None = None,
+        *,
+        request_id: str = "",
+        trace: TraceContext | None = None,
+    ) -> Reading:
+        """Give a task a named signal; it waits there until somebody asks for it.
+
+        Args:
+            task_id: The task.
+            name: `[a-z][a-z0-9-]{0,62}`.
+            value: What goes with it.
+            request_id: The caller's, over the retries of one request; fresh when empty.
+            trace: Trace context of the caller, to go on in the event.
+
+        Raises:
+            TaskUnknown: There is no such task.
+            TaskClosed: It has an outcome already.
+            NameInvalid: The name cannot be one.
+            Invalid: The request id was used for another signal.
+            PayloadTooLarge: The value is over 64 MiB.
+            Contested: The task moved faster than the request could follow.
+        """
+        check_name(name)
+        if value is not None:
+            _check_bytes(value, "value.blob")
+
+        async def signaled(reading: Reading, _: Sequence[Envelope]) -> TaskEvent:
+            task = reading.task
+            if task.closed:
+                raise TaskClosed(task_id, state=task.state)
+            kept = value and await check_in(value, self.parts.blobs)
+            return Signaled(name=name, value=kept)
+
+        request = self._writing.request(request_id, trace)
+        counts = await self._writing.inform(task_id, request, Signaled, signaled)
+        if isinstance(counts.event, Signaled) and counts.event.name != name:
+            raise _used_before(request_id)
+        return await self.read(task_id)
 
     async def _check_agent(self, agent: str) -> tuple[str, ...]:
         if check_name(agent) in RESERVED:
@@ -201,12 +289,7 @@ class Desk:
     def _task_id(self, submission: Submission) -> str:
         if submission.key:
             return keyed_task_id(self.parts.tenant, submission.key)
-        return self._request_id(submission.request_id)
-
-    def _request_id(self, request_id: str) -> str:
-        if request_id and not _ID.fullmatch(request_id):
-            raise Invalid(f"request_id `{request_id}` is not 32 lower-case hex digits")
-        return request_id or self.parts.ids.fresh()
+        return self._writing.request(submission.request_id).id
 
     async def _known_before(self, submission: Submission, task_id: str) -> Submitted | None:
         """The task of a key, when the log may have forgotten it: its fence says 0 again then."""
@@ -231,7 +314,11 @@ class Desk:
         if payload is not None:
             payload = await check_in(payload, self.parts.blobs)
         event = decide.submit(
-            EMPTY, input=payload, objective=submission.objective, key=submission.key
+            EMPTY,
+            input=payload,
+            objective=submission.objective,
+            key=submission.key,
+            budget=submission.budget,
         )
         envelope = Envelope(
             event_id=derived_id(task_id, event.kind),
@@ -239,7 +326,7 @@ class Desk:
             task_id=task_id,
             root_task_id=task_id,
             correlation_id=submission.correlation_id or task_id,
-            sender=self._sender(),
+            sender=self._writing.sender,
             to=submission.agent,
             occurred_at=self.parts.clock.now(),
             event=event,
@@ -250,53 +337,6 @@ class Desk:
         )
         return stamped(envelope, submission.trace)
 
-    def _sender(self) -> Sender:
-        return Sender(agent=GATEWAY, instance=self.parts.instance)
-
-    def _next(
-        self,
-        reading: Reading,
-        event: TaskEvent,
-        *,
-        event_id: str,
-        to: str,
-        trace: TraceContext | None,
-    ) -> Envelope:
-        envelope = reading.last.next(
-            event, event_id=event_id, sender=self._sender(), occurred_at=self.parts.clock.now()
-        )
-        hops = reading.task.hops
-        return stamped(replace(envelope, to=to, hop=hops), trace)
-
-    async def _move(self, task_id: str, request: Callable[[Reading], Envelope | None]) -> Reading:
-        """Read, decide, append; decide anew as long as somebody else moves the task first."""
-        refusals = 0
-        while True:
-            reading = await self.read(task_id)
-            envelope = request(reading)
-            if envelope is None:
-                return reading
-            try:
-                await self._append(envelope, expected=reading.fence)
-            except Fenced:
-                refusals += 1
-                if refusals == _TRIES:
-                    raise
-            else:
-                return await self.read(task_id)
-
-    async def _append(self, envelope: Envelope, *, expected: int) -> None:
-        parts = self.parts
-        parts.telemetry.count(SENT)
-        with parts.telemetry.span(sending(envelope, shard_of(envelope.root_task_id, parts.shards))):
-            await settle(
-                parts.bus,
-                [envelope],
-                {envelope.task_id: expected},
-                deadline_s=parts.settle_s,
-                jitter=parts.ids.random,
-            )
-
 
 def _dead_input(reading: Reading) -> Payload | None:
     """The payload of the delivery that was dead-lettered; None too if none was."""
@@ -306,6 +346,20 @@ def _dead_input(reading: Reading) -> Payload | None:
         if envelope is not None and dead is not None and envelope.event_id == dead.delivery_id:
             return getattr(envelope.event, "input", None)
     return None
+
+
+def _check_bytes(payload: Payload, field: str) -> None:
+    if payload.blob is not None:
+        raise PayloadInvalid("send the bytes, not a claim check", field=field)
+
+
+def _question_of(envelope: Envelope) -> str:
+    event = envelope.event
+    return event.request_id if isinstance(event, InputReceived) else ""
+
+
+def _used_before(request_id: str) -> Invalid:
+    return Invalid(f"request_id `{request_id}` was used for something else; take a fresh one")
 
 
 @asynccontextmanager

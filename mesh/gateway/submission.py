@@ -10,11 +10,13 @@ from hashlib import sha256
 
 from mesh.core.envelope import DEFAULT_MAX_HOPS, TraceContext
 from mesh.core.payload import Payload
+from mesh.core.subject import check_name
 from mesh.core.task import Task
 from mesh.errors import Invalid
 
-__all__ = ["Submission", "Submitted", "check_sizes", "first_agent", "same_input"]
+__all__ = ["Submission", "Submitted", "check_budget", "check_sizes", "first_agent", "same_input"]
 
+_COUNTERS = 64
 _LABELS_BYTES, _OBJECTIVE_BYTES, _KEY_BYTES = 16 * 1024, 32 * 1024, 512
 """What goes with every event, or into every packet, must leave the log room for the event."""
 
@@ -24,7 +26,8 @@ class Submission:
     """A new task, as a caller asks for it.
 
     `key` makes it repeatable by anyone who knows the key; `request_id` only by the caller, over
-    the retries of one request. `max_hops` 0 is the default.
+    the retries of one request. `max_hops` 0 is the default. `budget` limits what it and all that
+    it delegates may spend, by counter, >= 0.
     """
 
     agent: str
@@ -37,6 +40,7 @@ class Submission:
     priority: int = 0
     max_hops: int = DEFAULT_MAX_HOPS
     correlation_id: str = ""
+    budget: Mapping[str, int] = field(default_factory=dict[str, int])
     trace: TraceContext = field(default_factory=TraceContext)
 
 
@@ -48,6 +52,20 @@ class Submitted:
     shard: str
     warnings: tuple[str, ...] = ()
     duplicate: bool = False
+
+
+def check_budget(budget: Mapping[str, int]) -> None:
+    """Refuse counters that none can be.
+
+    Raises:
+        NameInvalid: A name does not match `[a-z][a-z0-9-]{0,62}`.
+        Invalid: A limit is below 0, or there are too many.
+    """
+    if len(budget) > _COUNTERS:
+        raise Invalid(f"budget has {len(budget)} counters, at most {_COUNTERS}")
+    for counter, limit in budget.items():
+        if check_name(counter) and limit < 0:
+            raise Invalid(f"budget of `{counter}` is {limit}; it must be 0 or more")
 
 
 def check_sizes(submission: Submission) -> None:

@@ -41,10 +41,10 @@ class KeptArchive:
 class GatewayRig:
     """One in-process mesh: what gateways share, and the log that agents write to."""
 
-    def __init__(self, *, shards: int = 1) -> None:
+    def __init__(self, *, shards: int = 1, bus: type[InprocBus] = InprocBus) -> None:
         self.clock = ManualClock()
         self.shards = shards
-        self.bus = InprocBus(tenant=TENANT, clock=self.clock, shards=shards)
+        self.bus = bus(tenant=TENANT, clock=self.clock, shards=shards)
         self.blobs = InprocBlobs()
         self.registry = InprocRegistry()
         self.archive = KeptArchive()

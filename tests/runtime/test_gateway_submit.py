@@ -267,3 +267,17 @@ async def test_what_goes_with_every_event_must_be_small(
     async with rig.desks(1) as (desk,):
         with pytest.raises(Invalid, match="at most"):
             await desk.submit(replace(submission(), **large))
+
+
+async def test_a_budget_goes_with_the_task(rig: GatewayRig) -> None:
+    async with rig.desks(1) as (desk,):
+        budget = {"tokens": 2**63 - 1, "calls": 0}
+        submitted = await desk.submit(replace(submission(), budget=budget))
+        assert submitted.task.budget == budget
+        for wrong, says in (
+            ({"Tokens": 1}, "a-z, 0-9 and -"),
+            ({"tokens": -1}, "`tokens` is -1"),
+            ({f"c{n}": 1 for n in range(65)}, "at most 64"),
+        ):
+            with pytest.raises(Invalid, match=says):
+                await desk.submit(replace(submission(), budget=wrong))
