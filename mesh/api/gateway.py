@@ -68,7 +68,9 @@ class GatewayServicer(GatewayServiceServicer):
         async with aclosing(updates):
             async for update in updates:
                 event = view.event(update.record) if update.record else None
-                shown = view.task(update.task, shard=update.shard)
+                # With them, a parent's updates would grow with its children, each time.
+                waits = update.record is None
+                shown = view.task(update.task, shard=update.shard, with_waits=waits)
                 yield pb.WatchTaskResponse(task=shown, event=event)
 
     async def ListEvents(
@@ -108,6 +110,38 @@ class GatewayServicer(GatewayServiceServicer):
         return _shown(
             await self._desk.redrive(request.task_id, request_id=request.request_id, trace=trace)
         )
+
+    async def AnswerTask(self, request: pb.AnswerTaskRequest, context: CallContext) -> api.Task:
+        """Answer an open question."""
+        reading = await self._desk.answer(
+            request.task_id,
+            view.payload_of(request.answer),
+            question_id=request.question_id,
+            request_id=request.request_id,
+            trace=_given(trace_of(context)),
+        )
+        return _shown(reading)
+
+    async def SignalTask(self, request: pb.SignalTaskRequest, context: CallContext) -> api.Task:
+        """Give a task a named signal."""
+        reading = await self._desk.signal(
+            request.task_id,
+            request.name,
+            view.payload_of(request.value) if request.HasField("value") else None,
+            request_id=request.request_id,
+            trace=_given(trace_of(context)),
+        )
+        return _shown(reading)
+
+    async def UnparkTask(self, request: pb.UnparkTaskRequest, context: CallContext) -> api.Task:
+        """Let a held task go on."""
+        reading = await self._desk.unpark(
+            request.task_id,
+            reason=request.reason,
+            request_id=request.request_id,
+            trace=_given(trace_of(context)),
+        )
+        return _shown(reading)
 
     async def GetState(self, request: pb.GetStateRequest, context: CallContext) -> api.StateAt:
         """A task's state at a point of its history."""

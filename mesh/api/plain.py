@@ -11,9 +11,12 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from mesh.core.payload import Payload
+from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.struct_pb2 import Value
 
-__all__ = ["parsed", "plain"]
+from mesh.core.payload import INLINE_LIMIT, Payload
+
+__all__ = ["plain", "readable"]
 
 _DEPTH = 32
 """Levels of JSON that are shown: a `Value` takes two messages a level, and readers allow 100."""
@@ -56,13 +59,13 @@ def _plain_payload(value: Payload, with_payload: bool) -> dict[str, Any]:
         shown["blob"] = _members(value.blob, with_payload)
     elif with_payload:
         try:
-            shown["value"] = parsed(value)
+            shown["value"] = _parsed(value)
         except ValueError:
             shown["data"] = b64encode(value.data).decode()
     return shown
 
 
-def parsed(value: Payload) -> Any:
+def _parsed(value: Payload) -> Any:
     """JSON or text; ValueError for what is neither, or cannot be shown as a `Value`."""
     media = value.content_type.partition(";")[0].strip()
     if media.startswith("text/"):
@@ -76,6 +79,16 @@ def parsed(value: Payload) -> Any:
     except RecursionError:
         pass  # deeper than that, then
     raise ValueError("nested too deep")
+
+
+def readable(value: Payload) -> Value | None:
+    """A JSON value or text for people; None for other types, claim checks and large ones."""
+    if value.blob is not None or len(value.data) > INLINE_LIMIT:
+        return None
+    try:
+        return ParseDict(_parsed(value), Value())
+    except (ValueError, ParseError):
+        return None  # an agent may say JSON and write something else: then it is shown as bytes
 
 
 def _no_constant(text: str) -> None:

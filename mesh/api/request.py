@@ -39,6 +39,7 @@ def submission_of(request: pb.SubmitTaskRequest, trace: TraceContext) -> Submiss
         priority=request.priority,
         max_hops=request.max_hops,
         correlation_id=request.correlation_id,
+        budget=dict(request.budget),
         trace=trace,
     )
 

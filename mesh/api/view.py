@@ -5,15 +5,16 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from google.protobuf.json_format import ParseDict, ParseError
-from google.protobuf.struct_pb2 import Struct, Value
-from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.json_format import ParseDict
+from google.protobuf.struct_pb2 import Struct
 
-from mesh.api.plain import parsed, plain
+from mesh.api.instant import instant
+from mesh.api.leg import fill_leg
+from mesh.api.plain import plain, readable
 from mesh.bus.port import Backlog
 from mesh.core.envelope import Record
 from mesh.core.fold import packet_of
-from mesh.core.payload import INLINE_LIMIT, Failure, Payload
+from mesh.core.payload import Failure, Payload
 from mesh.core.subject import Subject
 from mesh.core.task import Task
 from mesh.errors import NameInvalid
@@ -39,8 +40,17 @@ __all__ = [
 ]
 
 
-def task(value: Task, *, shard: str = "", with_result: bool = True) -> api.Task:
-    """A task; lists leave the result out, which may be large."""
+def task(
+    value: Task, *, shard: str = "", with_result: bool = True, with_waits: bool = True
+) -> api.Task:
+    """A task as it is shown.
+
+    Args:
+        value: Its state.
+        shard: The shard that it stands in, where that is known.
+        with_result: Whether its result and its questions go with it, which may be large.
+        with_waits: Whether what it waits for does, which may be much.
+    """
     shown = api.Task(
         task_id=value.task_id,
         state=api.Task.State.Value(value.state),
@@ -65,7 +75,12 @@ def task(value: Task, *, shard: str = "", with_result: bool = True) -> api.Task:
         closed_at=instant(value.closed_at),
         deadline=instant(value.deadline),
         error=failure(value.failure),
+        budget=value.budget,
+        spent=value.spent,
+        ancestors=value.ancestors,
     )
+    if value.leg is not None:
+        fill_leg(shown, value.leg, with_questions=with_result, with_waits=with_waits)
     for hop in value.handoffs:
         one = shown.handoffs.add(to=hop.target, position=hop.position, at=instant(hop.at))
         setattr(one, "from", hop.source)
@@ -168,25 +183,6 @@ def failure(value: Failure | None) -> payload_pb2.Failure | None:
         return None
     message = payload_pb2.Failure()
     mirror.fill(message, value)
-    return message
-
-
-def readable(value: Payload) -> Value | None:
-    """A JSON value or text for people; None for other types, claim checks and large ones."""
-    if value.blob is not None or len(value.data) > INLINE_LIMIT:
-        return None
-    try:
-        return ParseDict(parsed(value), Value())
-    except (ValueError, ParseError):
-        return None  # an agent may say JSON and write something else: then it is shown as bytes
-
-
-def instant(at: datetime | None) -> Timestamp | None:
-    """An instant, None for none."""
-    if at is None:
-        return None
-    message = Timestamp()
-    message.FromDatetime(at)
     return message
 
 

@@ -101,11 +101,12 @@ def _info(raw: bytes) -> ErrorInfo | None:
 
 
 def _fields(kind: type[MeshError]) -> dict[str, Any]:
-    """The fields of an error: what its constructor takes, but for the text."""
-    if kind.__init__ is Exception.__init__:
-        return {}
-    hints = get_type_hints(kind.__init__)
-    return {name: hint for name, hint in hints.items() if name not in ("message", "return")}
+    """The fields of an error: what its constructor and those above it take, but for the text."""
+    fields: dict[str, Any] = {}
+    for each in reversed(kind.__mro__):
+        if issubclass(each, MeshError) and "__init__" in vars(each):
+            fields |= get_type_hints(each.__init__)
+    return {name: hint for name, hint in fields.items() if name not in ("message", "return")}
 
 
 def _typed(text: str | None, hint: Any) -> Any:

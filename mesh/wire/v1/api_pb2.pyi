@@ -77,6 +77,184 @@ class Task(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class BudgetEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class SpentEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Question(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ID_FIELD_NUMBER: _builtins.int
+        PROMPT_FIELD_NUMBER: _builtins.int
+        JSON_SCHEMA_FIELD_NUMBER: _builtins.int
+        EXPIRES_AT_FIELD_NUMBER: _builtins.int
+        id: _builtins.str
+        prompt: _builtins.str
+        @_builtins.property
+        def json_schema(self) -> _struct_pb2.Value:
+            """JSON Schema of the answer, absent if any will do; a string if it is no JSON."""
+
+        @_builtins.property
+        def expires_at(self) -> _timestamp_pb2.Timestamp:
+            """When its default is taken, absent for never."""
+
+        def __init__(
+            self,
+            *,
+            id: _builtins.str = ...,
+            prompt: _builtins.str = ...,
+            json_schema: _struct_pb2.Value | None = ...,
+            expires_at: _timestamp_pb2.Timestamp | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "json_schema", b"json_schema"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "id", b"id", "json_schema", b"json_schema", "prompt", b"prompt"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Pending(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        WHAT_FIELD_NUMBER: _builtins.int
+        ID_FIELD_NUMBER: _builtins.int
+        GROUP_FIELD_NUMBER: _builtins.int
+        DUE_AT_FIELD_NUMBER: _builtins.int
+        AGENT_FIELD_NUMBER: _builtins.int
+        what: _builtins.str
+        """child, timer, input or signal."""
+        id: _builtins.str
+        """Of the child task, the timer or the question; of a signal its name and which one, approved/1."""
+        group: _builtins.int
+        agent: _builtins.str
+        """Who works on the child task."""
+        @_builtins.property
+        def due_at(self) -> _timestamp_pb2.Timestamp:
+            """When a timer fires, or a question expires."""
+
+        def __init__(
+            self,
+            *,
+            what: _builtins.str = ...,
+            id: _builtins.str = ...,
+            group: _builtins.int = ...,
+            due_at: _timestamp_pb2.Timestamp | None = ...,
+            agent: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["due_at", b"due_at"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "due_at", b"due_at", "group", b"group", "id", b"id", "what", b"what"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Hold(_message.Message):
+        """A re-run asked for something else than its history recorded."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ORDINAL_FIELD_NUMBER: _builtins.int
+        RECORDED_FIELD_NUMBER: _builtins.int
+        ASKED_FIELD_NUMBER: _builtins.int
+        ordinal: _builtins.int
+        recorded: _builtins.str
+        asked: _builtins.str
+        def __init__(
+            self,
+            *,
+            ordinal: _builtins.int = ...,
+            recorded: _builtins.str = ...,
+            asked: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "ordinal", b"ordinal", "recorded", b"recorded"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class OpenChild(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        @_typing.final
+        class BudgetEntry(_message.Message):
+            DESCRIPTOR: _descriptor.Descriptor
+
+            KEY_FIELD_NUMBER: _builtins.int
+            VALUE_FIELD_NUMBER: _builtins.int
+            key: _builtins.str
+            value: _builtins.int
+            def __init__(
+                self,
+                *,
+                key: _builtins.str = ...,
+                value: _builtins.int = ...,
+            ) -> None: ...
+            _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+            def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+            def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+            def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+        TASK_ID_FIELD_NUMBER: _builtins.int
+        AGENT_FIELD_NUMBER: _builtins.int
+        BUDGET_FIELD_NUMBER: _builtins.int
+        task_id: _builtins.str
+        agent: _builtins.str
+        @_builtins.property
+        def budget(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+            """Reserved for it."""
+
+        def __init__(
+            self,
+            *,
+            task_id: _builtins.str = ...,
+            agent: _builtins.str = ...,
+            budget: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "budget", b"budget", "task_id", b"task_id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TASK_ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
@@ -103,6 +281,13 @@ class Task(_message.Message):
     CANCEL_REASON_FIELD_NUMBER: _builtins.int
     SUBMITTED_BY_FIELD_NUMBER: _builtins.int
     SHARD_FIELD_NUMBER: _builtins.int
+    QUESTIONS_FIELD_NUMBER: _builtins.int
+    WAITS_FIELD_NUMBER: _builtins.int
+    PARKED_FIELD_NUMBER: _builtins.int
+    CHILDREN_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    ANCESTORS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     state: Global___Task.State.ValueType
     owner: _builtins.str
@@ -146,6 +331,34 @@ class Task(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def handoffs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Handoff]: ...
+    @_builtins.property
+    def questions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task.Question]:
+        """Open questions to a person, oldest first; lists leave them and what follows out."""
+
+    @_builtins.property
+    def waits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task.Pending]:
+        """What it waits for, empty unless it waits: any one group is enough, of which all are needed."""
+
+    @_builtins.property
+    def parked(self) -> Global___Task.Hold:
+        """Set while it is held."""
+
+    @_builtins.property
+    def children(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task.OpenChild]:
+        """Children that have not reported."""
+
+    @_builtins.property
+    def budget(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """What may be spent, by counter."""
+
+    @_builtins.property
+    def spent(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """What was used, or is reserved for children, by counter."""
+
+    @_builtins.property
+    def ancestors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Agents that wait for it, the first of them first."""
+
     def __init__(
         self,
         *,
@@ -175,10 +388,17 @@ class Task(_message.Message):
         cancel_reason: _builtins.str = ...,
         submitted_by: _builtins.str = ...,
         shard: _builtins.str = ...,
+        questions: _abc.Iterable[Global___Task.Question] | None = ...,
+        waits: _abc.Iterable[Global___Task.Pending] | None = ...,
+        parked: Global___Task.Hold | None = ...,
+        children: _abc.Iterable[Global___Task.OpenChild] | None = ...,
+        budget: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        spent: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        ancestors: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at", "deadline", b"deadline", "error", b"error", "result", b"result", "result_payload", b"result_payload", "submitted_at", b"submitted_at", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at", "deadline", b"deadline", "error", b"error", "parked", b"parked", "result", b"result", "result_payload", b"result_payload", "submitted_at", b"submitted_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cancel_reason", b"cancel_reason", "cancel_requested", b"cancel_requested", "closed_at", b"closed_at", "correlation_id", b"correlation_id", "dead_lettered", b"dead_lettered", "deadline", b"deadline", "error", b"error", "handoffs", b"handoffs", "hops", b"hops", "labels", b"labels", "max_hops", b"max_hops", "objective", b"objective", "owner", b"owner", "parent_task_id", b"parent_task_id", "position", b"position", "result", b"result", "result_payload", b"result_payload", "root_task_id", b"root_task_id", "shard", b"shard", "state", b"state", "submitted_at", b"submitted_at", "submitted_by", b"submitted_by", "task_id", b"task_id", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ancestors", b"ancestors", "attempts", b"attempts", "budget", b"budget", "cancel_reason", b"cancel_reason", "cancel_requested", b"cancel_requested", "children", b"children", "closed_at", b"closed_at", "correlation_id", b"correlation_id", "dead_lettered", b"dead_lettered", "deadline", b"deadline", "error", b"error", "handoffs", b"handoffs", "hops", b"hops", "labels", b"labels", "max_hops", b"max_hops", "objective", b"objective", "owner", b"owner", "parent_task_id", b"parent_task_id", "parked", b"parked", "position", b"position", "questions", b"questions", "result", b"result", "result_payload", b"result_payload", "root_task_id", b"root_task_id", "shard", b"shard", "spent", b"spent", "state", b"state", "submitted_at", b"submitted_at", "submitted_by", b"submitted_by", "task_id", b"task_id", "updated_at", b"updated_at", "version", b"version", "waits", b"waits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -469,6 +689,37 @@ class DeadLetterEntry(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeadLetterEntry: _TypeAlias = DeadLetterEntry  # noqa: Y015
+
+@_typing.final
+class RedriveOutcome(_message.Message):
+    """What became of one redrive of many."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    @_builtins.property
+    def task(self) -> Global___Task:
+        """The task after it; absent if it was refused."""
+
+    @_builtins.property
+    def error(self) -> _payload_pb2.Failure: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        task: Global___Task | None = ...,
+        error: _payload_pb2.Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "task", b"task", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RedriveOutcome: _TypeAlias = RedriveOutcome  # noqa: Y015
 
 @_typing.final
 class StateAt(_message.Message):

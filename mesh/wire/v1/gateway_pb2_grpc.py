@@ -76,6 +76,21 @@ class GatewayServiceStub:
                 request_serializer=mesh_dot_wire_dot_v1_dot_gateway__pb2.RedriveTaskRequest.SerializeToString,
                 response_deserializer=mesh_dot_wire_dot_v1_dot_api__pb2.Task.FromString,
                 _registered_method=True)
+        self.AnswerTask = channel.unary_unary(
+                '/mesh.wire.v1.GatewayService/AnswerTask',
+                request_serializer=mesh_dot_wire_dot_v1_dot_gateway__pb2.AnswerTaskRequest.SerializeToString,
+                response_deserializer=mesh_dot_wire_dot_v1_dot_api__pb2.Task.FromString,
+                _registered_method=True)
+        self.SignalTask = channel.unary_unary(
+                '/mesh.wire.v1.GatewayService/SignalTask',
+                request_serializer=mesh_dot_wire_dot_v1_dot_gateway__pb2.SignalTaskRequest.SerializeToString,
+                response_deserializer=mesh_dot_wire_dot_v1_dot_api__pb2.Task.FromString,
+                _registered_method=True)
+        self.UnparkTask = channel.unary_unary(
+                '/mesh.wire.v1.GatewayService/UnparkTask',
+                request_serializer=mesh_dot_wire_dot_v1_dot_gateway__pb2.UnparkTaskRequest.SerializeToString,
+                response_deserializer=mesh_dot_wire_dot_v1_dot_api__pb2.Task.FromString,
+                _registered_method=True)
         self.GetState = channel.unary_unary(
                 '/mesh.wire.v1.GatewayService/GetState',
                 request_serializer=mesh_dot_wire_dot_v1_dot_gateway__pb2.GetStateRequest.SerializeToString,
@@ -159,6 +174,26 @@ class GatewayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AnswerTask(self, request, context):
+        """Of several answers, and the expiry, the first in the log counts; the others are told.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignalTask(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnparkTask(self, request, context):
+        """Let a held task go on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetState(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -231,6 +266,21 @@ def add_GatewayServiceServicer_to_server(servicer, server):
             'RedriveTask': grpc.unary_unary_rpc_method_handler(
                     servicer.RedriveTask,
                     request_deserializer=mesh_dot_wire_dot_v1_dot_gateway__pb2.RedriveTaskRequest.FromString,
+                    response_serializer=mesh_dot_wire_dot_v1_dot_api__pb2.Task.SerializeToString,
+            ),
+            'AnswerTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.AnswerTask,
+                    request_deserializer=mesh_dot_wire_dot_v1_dot_gateway__pb2.AnswerTaskRequest.FromString,
+                    response_serializer=mesh_dot_wire_dot_v1_dot_api__pb2.Task.SerializeToString,
+            ),
+            'SignalTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignalTask,
+                    request_deserializer=mesh_dot_wire_dot_v1_dot_gateway__pb2.SignalTaskRequest.FromString,
+                    response_serializer=mesh_dot_wire_dot_v1_dot_api__pb2.Task.SerializeToString,
+            ),
+            'UnparkTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnparkTask,
+                    request_deserializer=mesh_dot_wire_dot_v1_dot_gateway__pb2.UnparkTaskRequest.FromString,
                     response_serializer=mesh_dot_wire_dot_v1_dot_api__pb2.Task.SerializeToString,
             ),
             'GetState': grpc.unary_unary_rpc_method_handler(
@@ -475,6 +525,87 @@ class GatewayService:
             target,
             '/mesh.wire.v1.GatewayService/RedriveTask',
             mesh_dot_wire_dot_v1_dot_gateway__pb2.RedriveTaskRequest.SerializeToString,
+            mesh_dot_wire_dot_v1_dot_api__pb2.Task.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AnswerTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.wire.v1.GatewayService/AnswerTask',
+            mesh_dot_wire_dot_v1_dot_gateway__pb2.AnswerTaskRequest.SerializeToString,
+            mesh_dot_wire_dot_v1_dot_api__pb2.Task.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignalTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.wire.v1.GatewayService/SignalTask',
+            mesh_dot_wire_dot_v1_dot_gateway__pb2.SignalTaskRequest.SerializeToString,
+            mesh_dot_wire_dot_v1_dot_api__pb2.Task.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnparkTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.wire.v1.GatewayService/UnparkTask',
+            mesh_dot_wire_dot_v1_dot_gateway__pb2.UnparkTaskRequest.SerializeToString,
             mesh_dot_wire_dot_v1_dot_api__pb2.Task.FromString,
             options,
             channel_credentials,

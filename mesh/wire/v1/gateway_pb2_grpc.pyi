@@ -46,6 +46,11 @@ class GatewayServiceStub:
     """Events as they are stored, from a position on, for ever."""
     CancelTask: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.CancelTaskRequest, _api_pb2.Task]
     RedriveTask: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.RedriveTaskRequest, _api_pb2.Task]
+    AnswerTask: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.AnswerTaskRequest, _api_pb2.Task]
+    """Of several answers, and the expiry, the first in the log counts; the others are told."""
+    SignalTask: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.SignalTaskRequest, _api_pb2.Task]
+    UnparkTask: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.UnparkTaskRequest, _api_pb2.Task]
+    """Let a held task go on."""
     GetState: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.GetStateRequest, _api_pb2.StateAt]
     ListAgents: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ListAgentsRequest, _gateway_pb2.ListAgentsResponse]
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ListDeadLettersRequest, _gateway_pb2.ListDeadLettersResponse]
@@ -70,6 +75,11 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     """Events as they are stored, from a position on, for ever."""
     CancelTask: _aio.UnaryUnaryMultiCallable[_gateway_pb2.CancelTaskRequest, _api_pb2.Task]  # type: ignore[assignment]
     RedriveTask: _aio.UnaryUnaryMultiCallable[_gateway_pb2.RedriveTaskRequest, _api_pb2.Task]  # type: ignore[assignment]
+    AnswerTask: _aio.UnaryUnaryMultiCallable[_gateway_pb2.AnswerTaskRequest, _api_pb2.Task]  # type: ignore[assignment]
+    """Of several answers, and the expiry, the first in the log counts; the others are told."""
+    SignalTask: _aio.UnaryUnaryMultiCallable[_gateway_pb2.SignalTaskRequest, _api_pb2.Task]  # type: ignore[assignment]
+    UnparkTask: _aio.UnaryUnaryMultiCallable[_gateway_pb2.UnparkTaskRequest, _api_pb2.Task]  # type: ignore[assignment]
+    """Let a held task go on."""
     GetState: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetStateRequest, _api_pb2.StateAt]  # type: ignore[assignment]
     ListAgents: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListAgentsRequest, _gateway_pb2.ListAgentsResponse]  # type: ignore[assignment]
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListDeadLettersRequest, _gateway_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
@@ -139,6 +149,29 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_pb2.RedriveTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_pb2.Task, _abc.Awaitable[_api_pb2.Task]]: ...
+
+    @_abc_1.abstractmethod
+    def AnswerTask(
+        self,
+        request: _gateway_pb2.AnswerTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_pb2.Task, _abc.Awaitable[_api_pb2.Task]]:
+        """Of several answers, and the expiry, the first in the log counts; the others are told."""
+
+    @_abc_1.abstractmethod
+    def SignalTask(
+        self,
+        request: _gateway_pb2.SignalTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_pb2.Task, _abc.Awaitable[_api_pb2.Task]]: ...
+
+    @_abc_1.abstractmethod
+    def UnparkTask(
+        self,
+        request: _gateway_pb2.UnparkTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_pb2.Task, _abc.Awaitable[_api_pb2.Task]]:
+        """Let a held task go on."""
 
     @_abc_1.abstractmethod
     def GetState(
