@@ -169,6 +169,10 @@ def reread(
     The head becomes what later appends are fenced on only while this holder carries the turn:
     knowing what another one wrote must never let a former carrier write after it.
 
+    Ids of events say what their writer had read. If some of them are taken and not by this append,
+    as after a delivery that comes to the same process as if it were new, it can never be stored:
+    it is dropped, and comes again with a read before it.
+
     Args:
         hold: What it knew.
         records: Everything above `hold.base.position` to the head.
@@ -184,6 +188,8 @@ def reread(
     if turn.claim_id and (turn.claim_id not in hold.claims or turn.claim_instance != hold.instance):
         return hold, Next.DROP
     stored = _stand(attempted, records)
+    if not stored and _taken_ids(attempted, records):
+        return hold, Next.DROP
     hold = replace(hold, base=head, task=head)
     if head.cancel_requested:
         return hold, Next.WIND_UP
@@ -211,3 +217,8 @@ def _stand(attempted: Iterable[Envelope], records: Iterable[Record]) -> bool:
         (r.envelope.event_id, r.envelope.sender.instance) for r in records if r.envelope is not None
     }
     return all((v.event_id, v.sender.instance) in there for v in attempted)
+
+
+def _taken_ids(attempted: Iterable[Envelope], records: Iterable[Record]) -> bool:
+    there = {r.envelope.event_id for r in records if r.envelope is not None}
+    return any(v.event_id in there for v in attempted)
