@@ -1,6 +1,6 @@
 """The client for programs without an event loop: the same names, blocking."""
 
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 
 from mesh.client.handle import TaskHandle
 from mesh.client.mesh import EventFilter, Mesh, SubmitOptions, open_mesh
-from mesh.wire.v1.api_pb2 import Agent, DeadLetterEntry, Event, StateAt, Task
+from mesh.wire.v1.api_pb2 import Agent, DeadLetterEntry, Event, RedriveOutcome, StateAt, Task
 from mesh.wire.v1.gateway_pb2 import GetStatusResponse, WatchTaskResponse
 
 __all__ = ["BlockingMesh", "BlockingTask", "connect_blocking"]
@@ -42,6 +42,18 @@ class BlockingTask:
     def cancel(self, reason: str = "") -> Task:
         """See `TaskHandle.cancel`."""
         return self._portal.call(self._handle.cancel, reason)
+
+    def answer(self, value: Any, *, question_id: str = "") -> Task:
+        """See `TaskHandle.answer`."""
+        return self._portal.call(partial(self._handle.answer, value, question_id=question_id))
+
+    def signal(self, name: str, value: Any = None) -> Task:
+        """See `TaskHandle.signal`."""
+        return self._portal.call(partial(self._handle.signal, name, value))
+
+    def unpark(self, reason: str = "") -> Task:
+        """See `TaskHandle.unpark`."""
+        return self._portal.call(self._handle.unpark, reason)
 
 
 class BlockingMesh:
@@ -90,13 +102,19 @@ class BlockingMesh:
         """See `Mesh.agents`."""
         return self._portal.call(self._mesh.agents, name)
 
-    def dead_letters(self, *, agent: str = "") -> Generator[DeadLetterEntry]:
+    def dead_letters(
+        self, *, agent: str = "", since: datetime | None = None
+    ) -> Generator[DeadLetterEntry]:
         """See `Mesh.dead_letters`."""
-        return _stepped(self._portal, self._mesh.dead_letters(agent=agent))
+        return _stepped(self._portal, self._mesh.dead_letters(agent=agent, since=since))
 
     def redrive(self, task_id: str) -> Task:
         """See `Mesh.redrive`."""
         return self._portal.call(self._mesh.redrive, task_id)
+
+    def redrive_all(self, task_ids: Iterable[str]) -> Generator[RedriveOutcome]:
+        """See `Mesh.redrive_all`."""
+        return _stepped(self._portal, self._mesh.redrive_all(task_ids))
 
     def state(
         self,

@@ -8,12 +8,13 @@ from typing import Any
 
 import anyio
 
-from mesh.agent.payload import JSON, decode_value
+from mesh.agent.payload import JSON, decode_value, encode_value
 from mesh.client.line import Line
-from mesh.core.payload import Payload
+from mesh.core.payload import PAYLOAD_LIMIT, Payload
 from mesh.errors import (
     HistoryCorrupt,
     PayloadInvalid,
+    PayloadTooLarge,
     TaskCanceled,
     TaskFailed,
     TaskRejected,
@@ -21,15 +22,18 @@ from mesh.errors import (
 )
 from mesh.wire.v1.api_pb2 import Task
 from mesh.wire.v1.gateway_pb2 import (
+    AnswerTaskRequest,
     CancelTaskRequest,
     GetBlobRequest,
     GetTaskRequest,
+    SignalTaskRequest,
+    UnparkTaskRequest,
     WatchTaskRequest,
     WatchTaskResponse,
 )
 from mesh.wire.v1.payload_pb2 import Payload as PayloadMessage
 
-__all__ = ["TaskHandle"]
+__all__ = ["TaskHandle", "message_of"]
 
 _UNSUCCESSFUL: dict[int, type[Unsuccessful]] = {
     Task.FAILED: TaskFailed,
@@ -125,6 +129,66 @@ class TaskHandle:
         request = CancelTaskRequest(task_id=self.id, reason=reason)
         return await self._line.call(self._line.stub.CancelTask, request)
 
+    async def answer(self, value: Any, *, question_id: str = "") -> Task:
+        """Answer an open question of it.
+
+        Args:
+            value: As for a submit, but a `str` is a JSON string too.
+            question_id: Which question; may be left out while only one is open.
+
+        Raises:
+            AnswerInvalid: The value does not fit the question, which stays open; `field` says
+                where.
+            QuestionClosed: It was answered, has expired, or is not open.
+            TaskClosed: The task has an outcome already.
+            TaskUnknown: There is no such task.
+            Refused: No question is open.
+            Invalid: Several are open, and none was named.
+            Unavailable: The gateway is gone.
+        """
+        # Questions take JSON; a text as such would fit none that has a schema.
+        request = AnswerTaskRequest(
+            task_id=self.id,
+            question_id=question_id,
+            answer=message_of(_json_text(value) if isinstance(value, str) else encode_value(value)),
+            request_id=self._line.ids.fresh(),
+        )
+        return await self._line.call(self._line.stub.AnswerTask, request)
+
+    async def signal(self, name: str, value: Any = None) -> Task:
+        """Give it a named signal; it waits there until its handler asks for it.
+
+        Args:
+            name: 1 to 63 of a-z, 0-9 and -, beginning with a letter.
+            value: What goes with it, as for a submit.
+
+        Raises:
+            TaskClosed: It has an outcome already.
+            TaskUnknown: There is no such task.
+            NameInvalid: The name cannot be one.
+            Unavailable: The gateway is gone.
+        """
+        request = SignalTaskRequest(
+            task_id=self.id,
+            name=name,
+            value=None if value is None else message_of(encode_value(value)),
+            request_id=self._line.ids.fresh(),
+        )
+        return await self._line.call(self._line.stub.SignalTask, request)
+
+    async def unpark(self, reason: str = "") -> Task:
+        """Let it go on after it was held, with a handler that asks for what its history recorded.
+
+        Raises:
+            NotParked: It is not held.
+            TaskUnknown: There is no such task.
+            Unavailable: The gateway is gone.
+        """
+        request = UnparkTaskRequest(
+            task_id=self.id, reason=reason, request_id=self._line.ids.fresh()
+        )
+        return await self._line.call(self._line.stub.UnparkTask, request)
+
     async def _closed(self) -> Task:
         """The task with its outcome."""
         task = await self.info()
@@ -156,6 +220,24 @@ class TaskHandle:
         if sha256(parts).hexdigest() != blob.sha256:
             raise HistoryCorrupt(f"the result of task `{self.id}` is not what its claim check says")
         return bytes(parts)
+
+
+def message_of(payload: Payload) -> PayloadMessage:
+    """A payload as requests carry it.
+
+    Raises:
+        PayloadTooLarge: It is over 64 MiB.
+    """
+    if len(payload.data) > PAYLOAD_LIMIT:
+        # Here, because gRPC would refuse the message before the gateway could say why.
+        raise PayloadTooLarge(size_bytes=len(payload.data), limit_bytes=PAYLOAD_LIMIT)
+    return PayloadMessage(
+        content_type=payload.content_type, schema=payload.schema, data=payload.data
+    )
+
+
+def _json_text(value: str) -> Payload:
+    return Payload(content_type=JSON, data=json.dumps(value).encode())
 
 
 def _value(payload: Payload) -> Any:

@@ -1,7 +1,7 @@
 """The line to a gateway: calls and streams that outlast its restarts.
 
-Every call of the mesh may be repeated: a submit and a redrive carry the id of their request, a
-cancel changes nothing the second time, the rest only reads.
+Every call of the mesh may be repeated: what writes carries the id of its request, a cancel changes
+nothing the second time, the rest only reads.
 """
 
 import asyncio

@@ -1,27 +1,29 @@
 """The client of a gateway."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from typing import Any, TypedDict
 
+import anyio
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from typing_extensions import Unpack
 
 from mesh.agent.payload import encode_value
-from mesh.client.handle import TaskHandle
+from mesh.client.handle import TaskHandle, message_of
 from mesh.client.line import CHANNEL_OPTIONS, Line
 from mesh.clock import IdSource, SystemIds
-from mesh.core.payload import PAYLOAD_LIMIT
-from mesh.errors import Invalid, PayloadTooLarge
+from mesh.errors import Invalid, MeshError, Unavailable
 from mesh.wire.v1 import gateway_pb2 as pb
-from mesh.wire.v1.api_pb2 import Agent, DeadLetterEntry, Event, StateAt, Task
-from mesh.wire.v1.payload_pb2 import Payload as PayloadMessage
+from mesh.wire.v1.api_pb2 import Agent, DeadLetterEntry, Event, RedriveOutcome, StateAt, Task
 
 __all__ = ["EventFilter", "Mesh", "SubmitOptions", "open_mesh"]
 
+INT64 = 2**63 - 1
+"""The largest number that the wire carries."""
 _PAGE = 200
+_AT_ONCE = 16
 
 
 class SubmitOptions(TypedDict, total=False):
@@ -29,7 +31,8 @@ class SubmitOptions(TypedDict, total=False):
 
     `key` makes it repeatable: the same key is the same task, from any gateway; `deadline` is an
     aware instant; `max_hops` 0 is the default; `request_id`, 32 hex digits, is for callers that
-    repeat a whole submit themselves.
+    repeat a whole submit themselves; `budget` limits what the task and all that it delegates may
+    spend, by counter.
     """
 
     key: str | None
@@ -40,6 +43,7 @@ class SubmitOptions(TypedDict, total=False):
     max_hops: int
     correlation_id: str
     request_id: str
+    budget: Mapping[str, int] | None
 
 
 class EventFilter(TypedDict, total=False):
@@ -83,7 +87,7 @@ class Mesh:
             raise TypeError(f"submit() has no option {min(unknown)!r}; there are {known}")
         request = pb.SubmitTaskRequest(
             agent=agent,
-            input=_payload(payload),
+            input=None if payload is None else message_of(encode_value(payload)),
             idempotency_key=options.get("key") or "",
             deadline=_instant(options.get("deadline"), "deadline"),
             labels=options.get("labels") or {},
@@ -92,6 +96,7 @@ class Mesh:
             max_hops=options.get("max_hops", 0),
             correlation_id=options.get("correlation_id", ""),
             request_id=options.get("request_id") or self._line.ids.fresh(),
+            budget=_budget(options.get("budget")),
         )
         reply = await self._line.call(self._line.stub.SubmitTask, request)
         return TaskHandle(
@@ -202,16 +207,52 @@ class Mesh:
         reply = await self._line.call(self._line.stub.ListAgents, request)
         return list(reply.agents)
 
-    async def dead_letters(self, *, agent: str = "") -> AsyncGenerator[DeadLetterEntry]:
-        """Dead letters that were not redriven, oldest first."""
+    async def dead_letters(
+        self, *, agent: str = "", since: datetime | None = None
+    ) -> AsyncGenerator[DeadLetterEntry]:
+        """Dead letters that were not redriven, oldest first.
+
+        Args:
+            agent: Only those of this agent; "" for all.
+            since: Only those that it gave up on then or later, aware.
+        """
+        first = _instant(since, "since")
         request = pb.ListDeadLettersRequest(agent=agent, page_size=_PAGE)
         while True:
             reply = await self._line.call(self._line.stub.ListDeadLetters, request)
             for entry in reply.dead_letters:
-                yield entry
+                if first is None or entry.occurred_at.ToNanoseconds() >= first.ToNanoseconds():
+                    yield entry
             if not reply.next_page_token:
                 return
             request.page_token = reply.next_page_token
+
+    async def redrive_all(self, task_ids: Iterable[str]) -> AsyncGenerator[RedriveOutcome]:
+        """Redrive many, a few at a time; one that is refused does not keep the others back.
+
+        Args:
+            task_ids: Of the dead letters; one that stands twice is redriven once.
+
+        Returns:
+            What became of each, in their order: the task, or the error that refused it.
+
+        Raises:
+            Unavailable: The gateway is gone; those that were not given may be redriven or not.
+        """
+        rest = list(dict.fromkeys(task_ids))
+        lost: list[Unavailable] = []
+        while rest and not lost:
+            chunk, rest = rest[:_AT_ONCE], rest[_AT_ONCE:]
+            outcomes = [RedriveOutcome(task_id=task_id) for task_id in chunk]
+            # No yield in here: a task group must be left where it was entered.
+            async with anyio.create_task_group() as tasks:
+                for outcome in outcomes:
+                    tasks.start_soon(self._redrive, outcome, lost)
+            for outcome in outcomes:
+                if outcome.HasField("task") or outcome.HasField("error"):
+                    yield outcome
+        if lost:
+            raise lost[0]
 
     async def redrive(self, task_id: str) -> Task:
         """Give a dead-lettered delivery to its agent again.
@@ -248,22 +289,26 @@ class Mesh:
         """Where the log and the ledger stand."""
         return await self._line.call(self._line.stub.GetStatus, pb.GetStatusRequest())
 
+    async def _redrive(self, outcome: RedriveOutcome, lost: list[Unavailable]) -> None:
+        try:
+            outcome.task.CopyFrom(await self.redrive(outcome.task_id))
+        except Unavailable as error:
+            lost.append(error)
+        except MeshError as error:
+            outcome.error.code, outcome.error.message = error.code, str(error)
+            outcome.error.details.update(error.details())
+
     async def _end(self, shard: str) -> int:
         """The position that the next event of a shard gets."""
         status = await self.status()
         return next((s.log_last + 1 for s in status.shards if s.shard == shard), 0)
 
 
-def _payload(value: Any) -> PayloadMessage | None:
-    if value is None:
-        return None
-    payload = encode_value(value)
-    if len(payload.data) > PAYLOAD_LIMIT:
-        # Here, because gRPC would refuse the message before the gateway could say why.
-        raise PayloadTooLarge(size_bytes=len(payload.data), limit_bytes=PAYLOAD_LIMIT)
-    return PayloadMessage(
-        content_type=payload.content_type, schema=payload.schema, data=payload.data
-    )
+def _budget(budget: Mapping[str, int] | None) -> Mapping[str, int]:
+    for counter, limit in (budget or {}).items():
+        if not 0 <= limit <= INT64:
+            raise Invalid(f"budget of `{counter}` is {limit}; it must be 0 to {INT64}")
+    return budget or {}
 
 
 def _instant(at: datetime | None, name: str) -> Timestamp | None:

@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Generator
+from functools import partial
 
 import pytest
 from anyio.from_thread import start_blocking_portal
@@ -7,8 +8,9 @@ from anyio.from_thread import start_blocking_portal
 from mesh.agent.payload import encode_value
 from mesh.client import BlockingMesh, connect_blocking
 from mesh.core import event as e
-from mesh.errors import AgentUnknown, TaskUnknown
+from mesh.errors import AgentUnknown, NotParked, TaskClosed, TaskUnknown
 from mesh.wire.v1.api_pb2 import Task
+from tests.make import START
 from tests.services.door import Door
 
 
@@ -75,3 +77,19 @@ def test_a_script_sees_the_same_errors(mesh: tuple[Door, BlockingMesh]) -> None:
         client.task("0" * 32).cancel()
     with pytest.raises(TaskUnknown):
         next(client.task("0" * 32).watch())
+
+
+def test_a_script_answers_signals_releases_and_redrives(
+    mesh: tuple[Door, BlockingMesh],
+) -> None:
+    _, client = mesh
+    task = client.submit("planner")
+    assert task.result(timeout_s=10) == {"done": True}
+    for call in (partial(task.answer, "yes"), partial(task.signal, "go")):
+        with pytest.raises(TaskClosed):
+            call()
+    with pytest.raises(NotParked):
+        task.unpark()
+    (outcome,) = client.redrive_all([task.id])
+    assert outcome.error.code == "task.not_dead_lettered"
+    assert list(client.dead_letters(since=START)) == []
