@@ -14,6 +14,7 @@ from mesh.agent.payload import (
     json_schema_of,
     schema_of,
 )
+from mesh.agent.retry import Retry
 from mesh.core.payload import Payload
 from mesh.core.subject import RESERVED, check_name
 from mesh.errors import HandlerInvalid, NameInvalid, PayloadInvalid
@@ -33,6 +34,7 @@ class Handler:
     kind: Any
     run: Callable[[Context, Any], Awaitable[Outcome]]
     schema: str
+    retry: Retry | None = None
 
 
 class Agent:
@@ -54,11 +56,15 @@ class Agent:
         self._handlers: list[Handler] = []
 
     def on(
-        self, kind: type[V]
+        self, kind: type[V], *, retry: Retry | None = None
     ) -> Callable[[Callable[[Context, V], Awaitable[O]]], Callable[[Context, V], Awaitable[O]]]:
         """Take inputs of a type: pydantic model, dataclass, protobuf message, str, bytes or JSON.
 
         The function is returned unchanged, so that a test can call it.
+
+        Args:
+            kind: The type.
+            retry: How often it is tried; as the agent's limits say if None.
 
         Raises:
             HandlerInvalid: Its signature does not fit; the text shows one that does.
@@ -73,7 +79,7 @@ class Agent:
             schema = schema_of(kind)
             if any(h.kind is kind or (schema and h.schema == schema) for h in self._handlers):
                 raise HandlerInvalid(f"agent `{self.name}` has a handler for `{_name(kind)}`")
-            self._handlers.append(Handler(kind, run, schema))
+            self._handlers.append(Handler(kind, run, schema, retry))
             return run
 
         return declare

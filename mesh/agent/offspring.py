@@ -3,18 +3,18 @@
 Source: design, sections 3 and 4.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from mesh.core import event as e
-from mesh.core.envelope import Envelope, Sender
+from mesh.core.envelope import Envelope
 from mesh.core.ids import derived_id
 from mesh.core.payload import Payload
 from mesh.core.task import State, Task
 from mesh.telemetry.context import stamped
 
-__all__ = ["child", "report"]
+__all__ = ["Spawn", "child", "report"]
 
 _ENDS: dict[type[e.TaskEvent], State] = {
     e.Completed: State.COMPLETED,
@@ -25,37 +25,42 @@ _ENDS: dict[type[e.TaskEvent], State] = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spawn:
+    """What a child is given beside its input."""
+
+    objective: str = ""
+    deadline: datetime | None = None
+    budget: Mapping[str, int] = field(default_factory=dict[str, int])
+
+
 def child(
-    task: Task,
-    cause: Envelope,
-    delegated: e.Delegated,
-    *,
-    input: Payload,
-    objective: str,
-    deadline: datetime | None,
-    sender: Sender,
-    now: datetime,
+    task: Task, caused: Envelope, delegated: e.Delegated, spawn: Spawn, input: Payload
 ) -> Envelope:
     """The first event of a child; it goes into the same commit as `delegated`.
 
-    Its deadline is not after its parent's.
+    Args:
+        task: The parent.
+        caused: An envelope of the parent's as its agent would write it now.
+        delegated: What the parent records.
+        spawn: What the child is given beside its input.
+        input: Its input, checked in.
+
+    Returns:
+        Its deadline is not after its parent's.
     """
-    deadlines = [at for at in (task.deadline, deadline) if at is not None]
+    deadlines = [at for at in (task.deadline, spawn.deadline) if at is not None]
     event = e.TaskSubmitted(
         input=input,
-        objective=objective,
+        objective=spawn.objective,
         budget=delegated.budget,
         ancestors=(*task.ancestors, task.owner),
     )
-    first = cause.next(
-        event,
-        event_id=derived_id(delegated.child_task_id, event.kind),
-        sender=sender,
-        occurred_at=now,
-    )
     return stamped(
         replace(
-            first,
+            caused,
+            event=event,
+            event_id=derived_id(delegated.child_task_id, event.kind),
             task_id=delegated.child_task_id,
             parent_task_id=task.task_id,
             to=delegated.agent,

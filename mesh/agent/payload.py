@@ -14,7 +14,16 @@ from pydantic_core import PydanticSerializationError, to_json
 from mesh.core.payload import Payload
 from mesh.errors import PayloadInvalid
 
-__all__ = ["BYTES", "JSON", "PROTOBUF", "TEXT", "decode_value", "encode_value", "schema_of"]
+__all__ = [
+    "BYTES",
+    "JSON",
+    "PROTOBUF",
+    "TEXT",
+    "decode_plain",
+    "decode_value",
+    "encode_value",
+    "schema_of",
+]
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
@@ -92,6 +101,18 @@ def decode_value(payload: Payload, kind: Any) -> Any:
     if media not in ("", JSON):
         raise PayloadInvalid(f"content type is `{payload.content_type}`, expected `{JSON}`")
     return _validated(payload.data, kind)
+
+
+def decode_plain(payload: Payload) -> Any:
+    """The value of a payload whose type nobody named: JSON, text, or bytes as they are.
+
+    Raises:
+        PayloadInvalid: The bytes are not what their media type says.
+    """
+    media = payload.content_type.partition(";")[0].strip()
+    if media in ("", JSON):
+        return _validated(payload.data, Any)
+    return _text(payload.data) if media.startswith("text/") else payload.data
 
 
 def _is_a(kind: Any, base: type) -> bool:

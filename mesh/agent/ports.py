@@ -40,6 +40,9 @@ class Limits:
         claim_after_s: A handler that runs longer records that it started.
         drain_s: How long running handlers may finish after a stop; below the lease.
         backoff: Wait between attempts.
+        hold_s: A pause before a retry that is longer than this is left to a timer of the ledger.
+        always_replay: Run every handler again over its record after each thing that came back:
+            what does not always take the same way shows at once.
     """
 
     concurrency: int = 8
@@ -47,3 +50,5 @@ class Limits:
     claim_after_s: float = 0.25
     drain_s: float = 8.0
     backoff: Backoff = field(default_factory=Backoff)
+    hold_s: float = 10.0
+    always_replay: bool = False

@@ -69,6 +69,7 @@ class Turn:
             redelivered=delivery.redelivered,
         )
         self.records: list[Record] = []
+        self._news: list[Record] = []
         self.attempt = 1
         self.started_at = ports.clock.now()
         self._ports = ports
@@ -87,6 +88,23 @@ class Turn:
     def claimed(self) -> bool:
         """Whether this holder tried to claim the turn."""
         return bool(self.hold.claims)
+
+    def news(self) -> list[Record]:
+        """What was read or written since this was asked last; some of it may come twice."""
+        news, self._news = self._news, []
+        return news
+
+    def recall(self) -> None:
+        """Give all that is known as news again: for another run over the record."""
+        self._news = list(self.records)
+
+    @property
+    def failures(self) -> int:
+        """How often the handler failed without progress, if this run fails too."""
+        turn = self.task.turn
+        if turn is None:
+            return self.attempt
+        return max(1, turn.attempts) if turn.claim_open else turn.attempts + 1
 
     def left_s(self) -> float:
         """Seconds until the task's deadline; infinite without one."""
@@ -117,6 +135,7 @@ class Turn:
             self.records = [self.delivery.record]  # nothing can stand before a submit
         else:
             self.records = await self._history(after=0)
+        self.recall()
         lease_valid = self.delivery.lease_valid
         self.hold, verdict = taken(self.hold, self.records, lease_valid=lease_valid)
         if turn := self.task.turn:
@@ -179,13 +198,18 @@ class Turn:
             return await self._catch_up() if verdict is Next.GO_ON and catch_up else verdict
 
     async def commit(
-        self, *events: e.TaskEvent, to: str = LOG, despite_cancel: bool = False
+        self,
+        *events: e.TaskEvent,
+        to: str = LOG,
+        catch_up: bool = False,
+        despite_cancel: bool = False,
     ) -> Next:
         """Append what ends this run, as one; the parent of an ended task is told in it.
 
         Args:
             events: Oldest first.
             to: Addressee of the last one.
+            catch_up: Read afterwards whether they ended the turn, as a wait may be met already.
             despite_cancel: They may stand after a requested cancel: they wind up, or give back.
 
         Returns:
@@ -196,7 +220,8 @@ class Turn:
         """
         self._ending = True
         async with self._writing:
-            return await self._commit(events, to, despite_cancel=despite_cancel)
+            verdict = await self._commit(events, to, despite_cancel=despite_cancel)
+            return await self._catch_up() if verdict is Next.GO_ON and catch_up else verdict
 
     async def _commit(
         self,
@@ -272,6 +297,7 @@ class Turn:
     def _learn(self, base: int, new: Sequence[Record]) -> None:
         """Replace what was written here, above a position, by what was read there."""
         self.records = [r for r in self.records if r.position <= base] + list(new)
+        self._news += new
 
     async def _append(
         self, envelopes: Sequence[Envelope], beside: Sequence[Envelope] = ()
@@ -310,6 +336,7 @@ class Turn:
         ]
         self.hold = wrote(self.hold, records)
         self.records += records
+        self._news += records
         for envelope in envelopes:
             if metric := _COUNTED.get(type(envelope.event)):
                 self._ports.telemetry.count(metric)

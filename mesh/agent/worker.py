@@ -7,28 +7,32 @@ import logging
 import os
 import socket
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from mesh.agent.definition import Agent
+from mesh.agent.finish import finish, give_up, skip_undo, wind_up
 from mesh.agent.ports import Limits, Ports
-from mesh.agent.run import Ending, failure_of, run_handler
+from mesh.agent.run import Ending, HandlerRun
 from mesh.agent.turn import Turn
 from mesh.agent.unreadable import dead_letter_unreadable
+from mesh.agent.wakes import Wakes
 from mesh.bus.port import Delivery, Inbox
 from mesh.core import decide
+from mesh.core import event as e
 from mesh.core.carrier import Next
-from mesh.core.payload import Failure
-from mesh.errors import EnvelopeInvalid, MeshError, Unavailable, Verdict
+from mesh.errors import MeshError, Unavailable, Verdict
 from mesh.registry.port import Presence
 from mesh.telemetry.names import CONSUMED, DELIVERY_WAIT_S, PROCESS_S, processing, settling
 
-__all__ = ["CANCEL_TOPIC", "Worker"]
+__all__ = ["CANCEL_TOPIC", "LOOK_TOPIC", "Worker"]
 
 CANCEL_TOPIC = "cancel"
 """Hints on `cancel.<task id>` say that a cancel was requested."""
+LOOK_TOPIC = "look"
+"""Hints on `look.<task id>` say that something happened that a running handler may wait for."""
 _LOOK_S = 0.01
 """How often, at most, it is looked whether a handler takes long."""
 _BLOCKED_S = 1.0
@@ -48,8 +52,8 @@ class _Due:
 class _Carried:
     """A turn whose handler runs, and the means to stop it."""
 
-    def __init__(self, turn: Turn) -> None:
-        self.turn = turn
+    def __init__(self, run: HandlerRun) -> None:
+        self.run, self.turn = run, run.turn
         self.began_s = anyio.current_time()
         self.claiming = False
         self.scope = anyio.CancelScope()
@@ -82,6 +86,7 @@ class Worker:
         self._carried: dict[str, _Carried] = {}
         self._stop = anyio.Event()
         self._places: set[tuple[str, int]] = set()
+        self._wakes = Wakes(ports.bus)
         self._busy = 0
         self._idle, self._working = anyio.Event(), anyio.Event()
         self._leaving = False
@@ -101,7 +106,8 @@ class Worker:
             )
             await stack.enter_async_context(ports.registry.announce(card, self._presence()))
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._listen)
+                tasks.start_soon(self._listen, CANCEL_TOPIC, tasks)
+                tasks.start_soon(self._listen, LOOK_TOPIC, tasks)
                 tasks.start_soon(self._stop_inbox, inbox)
                 tasks.start_soon(self._claim_slow, tasks)
                 task_status.started()
@@ -148,13 +154,18 @@ class Worker:
             self._idle = anyio.Event()
             await self._idle.wait()
 
-    async def _listen(self) -> None:
-        async with self._ports.bus.hints(f"{CANCEL_TOPIC}.*") as hints:
+    async def _listen(self, topic: str, tasks: TaskGroup) -> None:
+        async with self._ports.bus.hints(f"{topic}.*") as hints:
             async for hint in hints:
-                carried = self._carried.get(hint.topic.rpartition(".")[2])
-                verdict = await carried.turn.look() if carried else Next.GO_ON
-                if carried and verdict is not Next.GO_ON:
-                    carried.stop(verdict)
+                if carried := self._carried.get(hint.topic.rpartition(".")[2]):
+                    tasks.start_soon(self._look, carried)
+
+    async def _look(self, carried: _Carried) -> None:
+        verdict = await carried.turn.look()
+        if verdict is Next.GO_ON:
+            carried.run.execution.poke()
+        else:
+            carried.stop(verdict)
 
     async def _carry(self, delivery: Delivery) -> None:
         try:
@@ -202,6 +213,12 @@ class Worker:
             await dead_letter_unreadable(self._agent, self._ports, delivery)
             return _Due(Next.ACK)
         place = (delivery.shard, delivery.record.position)
+        if not isinstance(cause.event, e.OPENING) and not await self._wakes.open_turn(
+            cause.task_id, cause.root_task_id, delivery.record.position
+        ):
+            # The carrier finds it in the log; if it runs now, it is told.
+            await self._ports.bus.hint(f"{LOOK_TOPIC}.{cause.task_id}")
+            return _Due(Next.ACK)
         if place in self._places:
             # Its lease ran out under a handler that still runs in this very process. To run it
             # beside itself would help nobody; if that run is lost, it comes again.
@@ -219,9 +236,10 @@ class Worker:
         verdict = await turn.judge()
         if verdict in (Next.ACK, Next.DROP):
             return verdict, None
+        run = HandlerRun(self._agent, self._ports, self._limits, turn)
         exhausted = turn.delivery.redelivered and turn.attempt > self._limits.attempts
         if exhausted and verdict is not Next.WIND_UP:
-            return await self._give_up(turn), None
+            return await give_up(run), None
         telemetry, record = self._ports.telemetry, turn.delivery.record
         waited = self._ports.clock.now() - record.stored_at
         telemetry.record(DELIVERY_WAIT_S, max(0.0, waited.total_seconds()))
@@ -229,38 +247,32 @@ class Worker:
         try:
             span = processing(record, turn.delivery.shard, attempt=turn.attempt)
             with telemetry.span(span):
-                return await self._take_up(turn, verdict)
+                return await self._take_up(run, verdict, exhausted=exhausted)
         finally:
             telemetry.record(PROCESS_S, self._ports.clock.monotonic() - began)
 
-    async def _take_up(self, turn: Turn, verdict: Next) -> tuple[Next, float | None]:
+    async def _take_up(
+        self, run: HandlerRun, verdict: Next, *, exhausted: bool
+    ) -> tuple[Next, float | None]:
+        turn = run.turn
         if turn.delivery.redelivered:
             claimed = await turn.claim_first()
             if claimed in (Next.ACK, Next.DROP):
                 return claimed, None
             verdict = claimed if claimed is Next.WIND_UP else verdict
         if verdict is Next.WIND_UP:
-            return await self._wind_up(turn), None
+            skipped = await skip_undo(run) if exhausted else Next.GO_ON
+            return await wind_up(run) if skipped is Next.GO_ON else skipped, None
         if turn.left_s() <= 0:
-            verdict = await turn.commit(turn.overdue())
-            return await self._wind_up(turn) if verdict is Next.WIND_UP else verdict, None
-        return await self._run(turn)
+            return await finish(run, Ending(events=(turn.overdue(),)))
+        return await self._run(run)
 
-    async def _run(self, turn: Turn) -> tuple[Next, float | None]:
-        carried = _Carried(turn)
+    async def _run(self, run: HandlerRun) -> tuple[Next, float | None]:
+        carried = _Carried(run)
         ending = await self._handle(carried)
         if carried.stopped_for is not None:
             return await self._stopped(carried)
-        ending = ending or Ending(events=(turn.overdue(),))
-        try:
-            verdict = await turn.commit(*ending.events, to=ending.to)
-        except EnvelopeInvalid as error:
-            _log.error("outcome of task `%s` cannot be stored: %s", turn.cause.task_id, error)
-            ending = Ending(events=(decide.fail(turn.task, failure_of(error)),))
-            verdict = await turn.commit(*ending.events)
-        if verdict is Next.WIND_UP:
-            return await self._wind_up(turn), None
-        return verdict, ending.retry_s if verdict is Next.GO_ON else None
+        return await finish(run, ending or Ending(events=(run.turn.overdue(),)))
 
     async def _handle(self, carried: _Carried) -> Ending | None:
         """Run the handler; None if it was ended, from outside or by the task's deadline."""
@@ -274,9 +286,7 @@ class Worker:
         carried.scope.deadline = anyio.current_time() + carried.turn.left_s()
         try:
             with carried.scope:
-                endings.append(
-                    await run_handler(self._agent, self._ports, self._limits, carried.turn)
-                )
+                endings.append(await carried.run.run())
         finally:
             if self._carried.get(task_id) is carried:
                 del self._carried[task_id]
@@ -323,11 +333,10 @@ class Worker:
 
     async def _stopped(self, carried: _Carried) -> tuple[Next, float | None]:
         """A handler that was ended from outside: for a cancel, a lost claim, or a drain."""
-        turn = carried.turn
         if carried.drained:
-            return await self._give_back(turn)
+            return await self._give_back(carried.turn)
         if carried.stopped_for is Next.WIND_UP:
-            return await self._wind_up(turn), None
+            return await wind_up(carried.run), None
         return carried.stopped_for or Next.DROP, None
 
     async def _give_back(self, turn: Turn) -> tuple[Next, float | None]:
@@ -337,19 +346,3 @@ class Worker:
         release = decide.release(turn.task, reason="the process stops")
         verdict = await turn.commit(release, despite_cancel=True)
         return (verdict, 0.0) if verdict is Next.GO_ON else (Next.DROP, None)
-
-    async def _wind_up(self, turn: Turn) -> Next:
-        return await turn.commit(decide.cancel(turn.task), despite_cancel=True)
-
-    async def _give_up(self, turn: Turn) -> Next:
-        """The attempts are used up, the last one without a word: its process died."""
-        known = turn.task.turn.failure if turn.task.turn else None
-        failure = known or Failure(
-            code="agent.attempts_exhausted",
-            message="every attempt lost its lease before it ended: the process died,"
-            " was paused, or a handler blocked its event loop",
-        )
-        turn.attempt -= 1
-        dead = replace(decide.dead_letter(turn.task, failure), attempts=turn.attempt)
-        verdict = await turn.commit(dead)
-        return await self._wind_up(turn) if verdict is Next.WIND_UP else verdict

@@ -23,7 +23,14 @@ from mesh.telemetry.inproc import InprocTelemetry
 from mesh.testing.clock import ManualClock, ManualIds
 from tests.make import TENANT, envelope
 
-FAST = Limits(concurrency=4, attempts=3, claim_after_s=30, drain_s=5, backoff=Backoff(first_s=1))
+FAST = Limits(
+    concurrency=4,
+    attempts=3,
+    claim_after_s=30,
+    drain_s=5,
+    backoff=Backoff(first_s=1),
+    hold_s=1000,
+)
 
 
 class Rig:

@@ -1,0 +1,338 @@
+"""One run of a handler over its record: what is known comes back in order, the rest is asked.
+
+A handler and its branches take turns: one goes on at a time, and nothing comes back before all of
+them wait. So a run depends on the record alone, whatever the event loop does.
+
+Source: design, section 4.
+"""
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime
+from enum import Enum
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from mesh.agent.asking import Asking, Diverged
+from mesh.agent.failure import not_ours
+from mesh.agent.operation import Branch, Operation
+from mesh.agent.ports import Limits, Ports
+from mesh.agent.record import LegRecord
+from mesh.agent.step import Step, attempt
+from mesh.agent.turn import Turn
+from mesh.core import event as e
+from mesh.core.carrier import Next
+from mesh.core.ids import derived_id
+from mesh.core.leg import TIMER
+from mesh.errors import HandlerInvalid
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+__all__ = ["Execution", "Left"]
+
+_BEAT_S = 3.0
+"""How often the log is read while something runs and something else is waited for."""
+_CHUNK = 200
+"""Most events of one append."""
+
+
+class Left(Enum):
+    """Why a run ended before its handler did, when it is not for the log's verdict."""
+
+    OVERDUE = "overdue"
+    """The task's deadline has passed."""
+    PARKED = "parked"
+    """It asked for something else than its history recorded."""
+    AGAIN = "again"
+    """It is to run once more over its record."""
+    COLLECTED = "collected"
+    """All that is known came back, and no more was wanted."""
+
+
+class Execution:
+    """Runs one handler.
+
+    Args:
+        turn: The turn it is carried by.
+        ports: The outside world.
+        limits: How handlers are run.
+        opened_id: Event id of the delivery that opened the leg; ids are derived from it.
+        opened_position: Where that stands.
+        replay_only: Stop where the record ends: for what it registered, not for its outcome.
+    """
+
+    def __init__(
+        self,
+        turn: Turn,
+        ports: Ports,
+        limits: Limits,
+        *,
+        opened_id: str,
+        opened_position: int,
+        replay_only: bool = False,
+    ) -> None:
+        self.turn, self._ports, self._limits = turn, ports, limits
+        self._replay_only = replay_only
+        self.record = LegRecord(turn.sender.agent, opened_position)
+        self.record.add(turn.news())
+        self.asking = Asking(self, turn, ports, self.record, opened_id)
+        self.left: Next | Left | Exception | None = None
+        self._scope = anyio.CancelScope()
+        self._tasks: TaskGroup | None = None
+        self._branches: set[int] = set()
+        self._running = 0
+        self._ready: deque[Operation[Any]] = deque()
+        self._waiters: dict[Operation[Any], list[anyio.Event]] = {}
+        self._quiet, self._tell = anyio.Event(), anyio.Event()
+        self._driving = False
+        self._active: dict[int, Step] = {}
+        self._finished: list[tuple[Step, list[e.TaskEvent]]] = []
+
+    async def run(self, handle: Callable[[], Awaitable[Any]]) -> Any:
+        """Run the handler; what it returns or raises. None if `left` says that it did not end."""
+        outcome: Any = None
+        raised: Exception | None = None
+        with self._scope:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                self._branches.add(anyio.get_current_task().id)
+                self._running = 1
+                try:
+                    outcome = await handle()
+                except Diverged:
+                    pass  # `parked` says so
+                except anyio.get_cancelled_exc_class() as error:
+                    if anyio.current_effective_deadline() == -inf:
+                        raise
+                    raised = not_ours(error)
+                except Exception as error:  # noqa: BLE001  # raised again below, out of the group
+                    raised = error
+                tasks.cancel_scope.cancel()
+        if self.asking.tripped is not None:
+            raise self.asking.tripped  # a guard ends the task, whatever the handler makes of it
+        if self.asking.parked is not None:
+            self.left = Left.PARKED
+        if self.left is None and self.record.last_ordinal > self.asking.ordinal:
+            self.asking.park_unasked("the end of the handler")
+            self.left = Left.PARKED
+        if isinstance(self.left, Exception):
+            raise self.left
+        if raised is not None and self.left is None:
+            raise raised
+        return outcome
+
+    def poke(self) -> None:
+        """Something of the task was read: look whether it brings anything back."""
+        self._tell.set()
+
+    def branch(self, coroutine: Coroutine[Any, Any, Any]) -> Branch[Any]:
+        """Run a coroutine beside the handler, from where the handler waits next."""
+        branch = Branch(self, coroutine)
+        self._ready.append(branch)
+        return branch
+
+    async def wait(self, operation: Operation[Any]) -> None:
+        """Let the current branch wait until an operation is done."""
+        if anyio.get_current_task().id not in self._branches or self._tasks is None:
+            raise HandlerInvalid(
+                "await what `ctx` gives in the handler itself, or in a coroutine passed to"
+                " `ctx.gather` or `ctx.race`: other tasks cannot be run again in the same order"
+            )
+        if not self._driving:
+            self._driving = True
+            self._tasks.start_soon(self._drive)
+        waiter = anyio.Event()
+        self._waiters.setdefault(operation, []).append(waiter)
+        self._rest()
+        await waiter.wait()
+
+    def ready(self, operation: Operation[Any]) -> None:
+        """Let who waits for an operation go on, in its turn."""
+        self._ready.append(operation)
+
+    def _rest(self) -> None:
+        self._running -= 1
+        if not self._running:
+            self._quiet.set()
+
+    async def _drive(self) -> None:
+        try:
+            while self.left is None:
+                while self._running:
+                    self._quiet = anyio.Event()
+                    await self._quiet.wait()
+                self.left = await self._next()
+        except Exception as error:  # noqa: BLE001  # raised again by `run`
+            self.left = error
+        self._scope.cancel()
+
+    async def _next(self) -> Next | Left | Exception | None:
+        """All branches wait: let one go on, or bring something back, or do what is due."""
+        if self.asking.parked is not None:
+            return Left.PARKED
+        if self.asking.tripped is not None:
+            return self.asking.tripped
+        if self._ready:
+            self._go_on(self._ready.popleft())
+        elif not await self.asking.feed_early():
+            completion = self.record.next()
+            if completion is None:
+                return await self._advance()
+            await self.asking.feed(completion)
+        return None
+
+    def _go_on(self, operation: Operation[Any]) -> None:
+        if isinstance(operation, Branch) and not operation.done:
+            self._running += 1
+            assert self._tasks is not None  # it runs: for the type checker
+            self._tasks.start_soon(self._run_branch, operation)
+            return
+        for waiter in self._waiters.pop(operation, ()):
+            self._running += 1
+            waiter.set()
+
+    async def _run_branch(self, branch: Branch[Any]) -> None:
+        me = anyio.get_current_task().id
+        self._branches.add(me)
+        outcome: Any
+        try:
+            outcome = await branch.coroutine
+        except Diverged:
+            outcome = None  # `parked` says so
+        except anyio.get_cancelled_exc_class() as error:
+            if anyio.current_effective_deadline() == -inf:
+                raise
+            outcome = not_ours(error)
+        except Exception as error:  # noqa: BLE001  # it is the branch's outcome
+            outcome = error
+        self._branches.discard(me)
+        branch.resolve(outcome)
+        self._rest()
+
+    async def _advance(self) -> Next | Left | None:
+        """All branches wait, and all that is known came back: do the next thing that is due."""
+        self.record.add(self.turn.news())
+        if self.record.has_next:
+            return None
+        if self._replay_only:
+            return Left.COLLECTED
+        if self.record.last_ordinal > self.asking.ordinal and not self._active:
+            self.asking.park_unasked("nothing more")
+            return Left.PARKED
+        if self.turn.task.cancel_requested:
+            return Next.WIND_UP
+        if self.turn.left_s() <= 0:
+            return Left.OVERDUE
+        if self.asking.outbox:
+            return await self._send()
+        pause_s = self._start_steps()
+        if self._finished:
+            return await self._record_finished()
+        if self._active or (pause_s is not None and pause_s <= self._limits.hold_s):
+            return await self._wait_inside(pause_s)
+        return await self._suspend()
+
+    async def _send(self) -> Next | Left | None:
+        """Append what was asked for since the last append."""
+        drafts = self.asking.outbox
+        self.asking.outbox = []
+        while drafts:
+            chunk, drafts = drafts[:_CHUNK], drafts[_CHUNK:]
+            ready = [await draft() for draft in chunk]
+            events = [event for event, _ in ready]
+            beside = [child for _, child in ready if child is not None]
+            verdict = await self.turn.record(*events, beside=beside, catch_up=self._expecting())
+            if verdict is not Next.GO_ON:
+                return verdict
+        self.asking.sent()
+        return self._replayed()
+
+    async def _record_finished(self) -> Next | Left | None:
+        finished, self._finished = self._finished, []
+        for step, _ in finished:
+            del self._active[step.ordinal]
+        events = [event for _, events in finished for event in events]
+        verdict = await self.turn.record(*events, catch_up=self._expecting())
+        return self._replayed() if verdict is Next.GO_ON else verdict
+
+    def _replayed(self) -> Left | None:
+        # A step that still runs would run twice.
+        return Left.AGAIN if self._limits.always_replay and not self._active else None
+
+    def _expecting(self) -> bool:
+        """Whether anything from outside may come back, so that its order matters."""
+        leg = self.turn.task.leg
+        opens = leg is not None and (leg.children or leg.timers or leg.questions)
+        return bool(opens) or self.asking.expecting()
+
+    def _start_steps(self) -> float | None:
+        """Start the steps that are due; seconds until the next retry of another is, if any."""
+        pauses: list[float] = []
+        for step in self.asking.unrecorded_steps():
+            if step.ordinal in self._active:
+                continue
+            pause_s = self._pause_s(self.record.retry_at(step.ordinal))
+            if pause_s > 0:
+                pauses.append(pause_s)
+                continue
+            self._active[step.ordinal] = step
+            assert self._tasks is not None  # it runs: for the type checker
+            self._tasks.start_soon(self._perform, step)
+        return min(pauses, default=None)
+
+    def _pause_s(self, until: datetime | None) -> float:
+        return (until - self._ports.clock.now()).total_seconds() if until else 0.0
+
+    async def _perform(self, step: Step) -> None:
+        failed = len(self.record.attempts.get(step.ordinal, ()))
+        try:
+            events = await attempt(step, failed, self._ports)
+        except Exception as error:  # noqa: BLE001  # the process must stop: `run` raises it
+            self.left = error
+            self._scope.cancel()
+            return
+        self._finished.append((step, events))
+        self._tell.set()
+
+    async def _wait_inside(self, pause_s: float | None) -> Next | None:
+        """Until a step ends, a retry is due, or something may have come in."""
+        beat_s = _BEAT_S if self._expecting() else inf
+        with anyio.move_on_after(min(beat_s, inf if pause_s is None else pause_s)) as timeout:
+            await self._tell.wait()
+        self._tell = anyio.Event()
+        if not timeout.cancelled_caught or beat_s == inf:
+            return None
+        verdict = await self.turn.look()
+        return None if verdict is Next.GO_ON else verdict
+
+    async def _suspend(self) -> Next | Left | None:
+        """Nothing runs: let go of everything until something that is waited for happens."""
+        groups = [group for op in self._waiters for group in op.groups()]
+        waits = [
+            e.Wait(what=wait.what, id=wait.id, group=number)
+            for number, group in enumerate(groups)
+            for wait in group
+        ]
+        events: list[e.TaskEvent] = []
+        for step in self.asking.unrecorded_steps():
+            timer = self._retry_timer(step)
+            waits.append(e.Wait(what=TIMER, id=timer.timer_id, group=len(waits)))
+            if not self._is_set(timer.timer_id):
+                events.append(timer)
+        if not waits:
+            raise HandlerInvalid("the handler waits for something that nothing can bring about")
+        suspended = e.Suspended(waits=tuple(waits))
+        verdict = await self.turn.record(*events, suspended, catch_up=True)
+        return self._replayed() if verdict is Next.GO_ON else verdict
+
+    def _retry_timer(self, step: Step) -> e.TimerSet:
+        failed = len(self.record.attempts[step.ordinal])
+        timer_id = derived_id(self.asking.opened_id, f"retry/{step.ordinal}", failed)
+        return e.TimerSet(timer_id=timer_id, fires_at=self.record.retry_at(step.ordinal))
+
+    def _is_set(self, timer_id: str) -> bool:
+        leg = self.turn.task.leg
+        return leg is not None and any(timer.id == timer_id for timer in leg.timers)

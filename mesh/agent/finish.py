@@ -1,0 +1,194 @@
+"""Ending a turn: undo, cancel the children that are open, and append the outcome.
+
+Source: design, section 4.
+"""
+
+import logging
+from dataclasses import replace
+
+import anyio
+
+from mesh.agent.failure import failure_of
+from mesh.agent.ports import Ports
+from mesh.agent.run import Ending, HandlerRun
+from mesh.agent.step import Step, attempt
+from mesh.agent.turn import Turn
+from mesh.core import decide
+from mesh.core import event as e
+from mesh.core.carrier import Next
+from mesh.core.fold import fold
+from mesh.core.ids import derived_id
+from mesh.core.leg import Child, Undo
+from mesh.core.payload import Failure
+from mesh.core.subject import LOG, Subject
+from mesh.errors import Contested, EnvelopeInvalid, Unavailable
+
+__all__ = ["finish", "give_up", "skip_undo", "wind_up"]
+
+_AT_ONCE = 16
+"""Children that are cancelled side by side."""
+_TRIES = 5
+_RESTS = (e.Suspended, e.Parked)
+"""After these nobody carries the task, unless what ends the rest has come before."""
+_log = logging.getLogger(__name__)
+
+
+async def finish(run: HandlerRun, ending: Ending) -> tuple[Next, float | None]:
+    """Append how a run ended, after what has to be done before it.
+
+    Returns:
+        GO_ON when it is stored, with the seconds after which the delivery is to come again, if it
+        is; otherwise what the log demands: ACK or DROP.
+    """
+    if not ending.events:
+        verdict = ending.verdict
+        return await wind_up(run) if verdict is Next.WIND_UP else verdict, None
+    verdict = await _stored(run, ending)
+    if verdict is Next.WIND_UP:
+        return await wind_up(run), None
+    if verdict is Next.GO_ON and isinstance(ending.events[-1], _RESTS):
+        return verdict, 0.0  # what it would rest for has happened already: go on
+    return verdict, ending.retry_s if verdict is Next.GO_ON else None
+
+
+async def _stored(run: HandlerRun, ending: Ending) -> Next:
+    try:
+        return await _end(run, ending)
+    except EnvelopeInvalid as error:
+        _log.error("outcome of task `%s` cannot be stored: %s", run.turn.cause.task_id, error)
+        failed = decide.fail(run.turn.task, failure_of(error))
+        return await _end(run, Ending(events=(failed,)))
+
+
+async def wind_up(run: HandlerRun) -> Next:
+    """End a task whose cancel was requested."""
+    verdict = await _undo(run, despite_cancel=True)
+    if verdict is not Next.GO_ON:
+        return verdict
+    await _cancel_children(run.turn, run.ports)
+    return await run.turn.commit(decide.cancel(run.turn.task), despite_cancel=True)
+
+
+async def give_up(run: HandlerRun) -> Next:
+    """The attempts are used up, the last one without a word: its process died."""
+    turn = run.turn
+    known = turn.task.turn.failure if turn.task.turn else None
+    failure = known or Failure(
+        code="agent.attempts_exhausted",
+        message="every attempt lost its lease before it ended: the process died,"
+        " was paused, or a handler blocked its event loop",
+    )
+    turn.attempt -= 1
+    dead = replace(decide.dead_letter(turn.task, failure), attempts=turn.attempt)
+    verdict = await turn.commit(dead)
+    return await wind_up(run) if verdict is Next.WIND_UP else verdict
+
+
+async def skip_undo(run: HandlerRun) -> Next:
+    """The undo that is due kills its process each time: record that, so that the others run."""
+    leg = run.turn.task.leg
+    if leg is None or not leg.undos:
+        return Next.GO_ON
+    undo = leg.undos[-1]
+    failure = Failure(
+        code="agent.attempts_exhausted", message="the process died in every attempt to undo"
+    )
+    skipped = e.StepRecorded(name=undo.name, failure=failure, undoes=undo.ordinal)
+    return await run.turn.record(skipped, despite_cancel=True)
+
+
+async def _end(run: HandlerRun, ending: Ending) -> Next:
+    last = ending.events[-1]
+    if isinstance(last, e.Failed | e.Rejected):
+        verdict = await _undo(run, despite_cancel=False)
+        if verdict is not Next.GO_ON:
+            return verdict
+    if isinstance(last, e.HandedOff | e.Completed | e.Failed | e.Rejected):
+        await _cancel_children(run.turn, run.ports)
+    rests = isinstance(last, _RESTS)
+    return await run.turn.commit(*ending.events, to=ending.to, catch_up=rests)
+
+
+async def _undo(run: HandlerRun, *, despite_cancel: bool) -> Next:
+    """Run what was registered and has not run, in reverse, each recorded."""
+    turn = run.turn
+    if run.execution.asking.lacks_undo():
+        await run.collect()
+    while turn.task.leg and turn.task.leg.undos:
+        undo = turn.task.leg.undos[-1]
+        event = await _undone(run, undo)
+        verdict = await turn.record(event, despite_cancel=despite_cancel)
+        if verdict is not Next.GO_ON:
+            return verdict
+    return Next.GO_ON
+
+
+async def _undone(run: HandlerRun, undo: Undo) -> e.TaskEvent:
+    """One attempt of an undo: its record, or a failed attempt after its pause."""
+    step = run.execution.asking.undos.get(undo.ordinal)
+    if step is None:
+        failure = Failure(
+            code="agent.undo_unknown",
+            message=f"the handler does not register `{undo.name}` any more: nothing was undone",
+        )
+        return e.StepRecorded(name=undo.name, failure=failure, undoes=undo.ordinal)
+    return await _tried(run, step)
+
+
+async def _tried(run: HandlerRun, step: Step) -> e.TaskEvent:
+    failed = run.execution.record.attempts.setdefault(step.ordinal, [])
+    event = (await attempt(step, len(failed), run.ports))[-1]
+    if isinstance(event, e.AttemptFailed):
+        failed.append(event)
+        if event.retry_at:
+            pause_s = (event.retry_at - run.ports.clock.now()).total_seconds()
+            await anyio.sleep(min(max(0.0, pause_s), run.limits.hold_s))
+    return event
+
+
+async def _cancel_children(turn: Turn, ports: Ports) -> None:
+    leg = turn.task.leg
+    if leg is None or not leg.children:
+        return
+    places = anyio.CapacityLimiter(_AT_ONCE)
+
+    async def cancel(child: Child) -> None:
+        async with places:
+            await _cancel_child(turn, ports, child)
+
+    async with anyio.create_task_group() as tasks:
+        for child in leg.children:
+            tasks.start_soon(cancel, child)
+
+
+async def _cancel_child(turn: Turn, ports: Ports, child: Child) -> None:
+    """Ask for a child's cancel, unless it has ended; again after a crash changes nothing."""
+    root = turn.cause.root_task_id
+    for _ in range(_TRIES):
+        try:
+            head = await ports.bus.head(child.id, root_task_id=root)
+            if head is None or (head.envelope and isinstance(head.envelope.event, e.CLOSING)):
+                return
+            subject = Subject.parse(head.subject)
+            asked = turn.cause.next(
+                e.CancelRequested(reason="its parent has ended or was cancelled"),
+                event_id=derived_id(child.id, e.CancelRequested.kind),
+                sender=turn.sender,
+                occurred_at=ports.clock.now(),
+            )
+            owner = subject.to if subject.to != LOG else subject.sender
+            envelope = replace(
+                asked, task_id=child.id, parent_task_id=turn.cause.task_id, to=owner, source=b""
+            )
+            await ports.bus.append([envelope], {child.id: head.position})
+        except Contested:
+            records = await ports.bus.history(child.id, root_task_id=root)
+            if fold(records).cancel_requested:
+                return
+            continue
+        except Unavailable as error:
+            _log.info("cancel of child `%s`, again: %s", child.id, error)
+            continue
+        await ports.bus.hint(f"cancel.{child.id}")
+        return
+    _log.warning("child `%s` was not cancelled; it goes on", child.id)

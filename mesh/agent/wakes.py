@@ -1,0 +1,70 @@
+"""Which deliveries of what happened to a task open a turn: most do not, and cost one small read.
+
+A role never changes, so what was read of a task is kept: of a thousand reports that come together,
+one reads.
+
+Source: design, section 4.
+"""
+
+from collections import OrderedDict
+
+import anyio
+
+from mesh.bus.port import Bus
+from mesh.core.carrier import Roles, follow
+
+__all__ = ["Wakes"]
+
+_HELD = 256
+"""Tasks whose roles are kept."""
+_APART_S = 0.02
+"""Least time between two reads of one task: what comes in a burst is read together."""
+
+
+class _Known:
+    def __init__(self) -> None:
+        self.roles = Roles()
+        self.read_s = float("-inf")
+        self.reading = anyio.Lock()
+        self.users = 0
+
+
+class Wakes:
+    """The roles of deliveries, as far as this process has read them."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._tasks: OrderedDict[str, _Known] = OrderedDict()
+
+    async def open_turn(self, task_id: str, root_task_id: str, position: int) -> bool:
+        """Whether the delivery at a position opened a turn.
+
+        Raises:
+            Unavailable: The task cannot be read now.
+        """
+        known = self._tasks.setdefault(task_id, _Known())
+        self._tasks.move_to_end(task_id)
+        known.users += 1
+        try:
+            async with known.reading:
+                role = known.roles.known(position)
+                if role is None:
+                    await anyio.sleep(max(0.0, known.read_s + _APART_S - anyio.current_time()))
+                    role = await self._read(known, task_id, root_task_id, position)
+            return role
+        finally:
+            known.users -= 1
+            self._forget()
+
+    async def _read(self, known: _Known, task_id: str, root_task_id: str, position: int) -> bool:
+        after = known.roles.task.position
+        records = await self._bus.history(task_id, root_task_id=root_task_id, after=after)
+        known.roles, known.read_s = follow(known.roles, records), anyio.current_time()
+        return bool(known.roles.known(position))
+
+    def _forget(self) -> None:
+        for task_id in list(self._tasks):
+            if len(self._tasks) <= _HELD:
+                break
+            if not self._tasks[task_id].users:
+                del self._tasks[task_id]
