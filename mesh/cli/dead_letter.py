@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mesh.cli.failure import WAITING, run
-from mesh.cli.option import Data, Json
+from mesh.cli.option import Data, Json, TaskId
 from mesh.cli.output import emit, say, show
+from mesh.cli.redrive import redrive
 from mesh.errors import Refused
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Deliveries that no attempt could finish.")
-TaskId = Annotated[str, typer.Argument(metavar="TASK", help="Id of the task.")]
 
 
 @app.command("list")
@@ -56,26 +56,7 @@ def show_(task: TaskId, *, data: Data = None, json: Json = False) -> None:
     show(dead_letter_view(entry))
 
 
-@app.command()
-def redrive(task: TaskId, *, data: Data = None, json: Json = False) -> None:
-    """Give a dead-lettered delivery to its agent again."""
-    from mesh.cli.reach import gateway
-    from mesh.wire.v1.api_pb2 import Task
-    from mesh.wire.v1.gateway_pb2 import RedriveTaskRequest
-
-    async def ask() -> Task:
-        async with gateway(data) as line:
-            return await line.call(
-                line.stub.RedriveTask, RedriveTaskRequest(task_id=task, request_id=line.ids.fresh())
-            )
-
-    reply = run(ask, waiting=WAITING)
-    if json:
-        emit(reply)
-        return
-    from mesh.cli.render import task_view
-
-    show(task_view(reply))
+app.command()(redrive)
 
 
 async def _list(

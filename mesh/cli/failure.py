@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from mesh.cli.output import busy
 from mesh.errors import (
+    AnswerInvalid,
     ConfigError,
     Contested,
     Invalid,
@@ -25,6 +26,7 @@ WAITING = "asking the mesh …"
 _INTERRUPTED = 130
 _LATE_S = 1.0
 _CODES: tuple[tuple[type[MeshError], int], ...] = (
+    (AnswerInvalid, REFUSED),  # the command is well formed; the question does not take it
     (Invalid, USAGE),
     (ConfigError, USAGE),
     (LogFull, REFUSED),

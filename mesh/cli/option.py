@@ -16,6 +16,8 @@ __all__ = [
     "Data",
     "Json",
     "OwnData",
+    "TaskId",
+    "budget",
     "checked_kind",
     "checked_task_id",
     "data_folder",
@@ -52,6 +54,9 @@ Json = Annotated[
     bool, typer.Option("--json", metavar=FLAG, help="Print ProtoJSON instead of text.")
 ]
 
+TaskId = Annotated[str, typer.Argument(metavar="TASK", help="Id of the task.")]
+
+_INT64 = 2**63 - 1
 _UNIT_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _TASK_ID = re.compile(r"[0-9a-f]{32}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -146,3 +151,20 @@ def labels(pairs: list[str]) -> dict[str, str]:
         if "=" not in pair:
             raise Invalid(f"--label: `{pair}` is not KEY=VALUE")
     return {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
+
+
+def budget(pairs: list[str]) -> dict[str, int]:
+    """Limits of counters from `COUNTER=LIMIT` texts.
+
+    Raises:
+        Invalid: One has no `=` or no whole number from 0 on behind it, or a counter stands twice.
+    """
+    limits: dict[str, int] = {}
+    for pair in pairs:
+        counter, _, limit = pair.partition("=")
+        if not (limit.isascii() and limit.isdigit() and len(limit) < 20 and int(limit) <= _INT64):
+            raise Invalid(f"--budget: `{pair}` is not COUNTER=LIMIT with a limit of 0 to {_INT64}")
+        if counter in limits:
+            raise Invalid(f"--budget: `{counter}` stands twice")
+        limits[counter] = int(limit)
+    return limits

@@ -20,15 +20,17 @@ __all__ = [
     "agent_view",
     "dead_letter_table",
     "dead_letter_view",
+    "details_of",
     "event_line",
     "fields",
     "instant_text",
+    "json_text",
     "result_text",
     "seconds_between",
+    "state_name",
     "state_text",
     "state_view",
     "task_table",
-    "task_view",
 ]
 
 _COLOURS = {
@@ -106,71 +108,19 @@ def result_text(result: Value) -> str:
     """A readable result: text as it is, everything else as JSON."""
     if result.HasField("string_value"):
         return result.string_value
-    return _json(result)
+    return json_text(result)
 
 
-def task_view(task: Task) -> Text:
-    """One task in full."""
-    path = " → ".join([h.to for h in task.handoffs])
-    first = getattr(task.handoffs[0], "from") if task.handoffs else task.owner
-    route = f"{first} → {path}" if path else first
-    took = ""
-    if task.HasField("closed_at"):
-        took = f" (took {seconds_between(task.submitted_at, task.closed_at):.2f} s)"
-    flags = [
-        text
-        for text, is_set in (
-            ("cancel requested", task.cancel_requested),
-            ("dead-lettered", task.dead_lettered),
-        )
-        if is_set
-    ]
-    error = task.error
-    details = ", ".join(f"{key}={value}" for key, value in _details(error))
-    return fields(
-        [
-            ("task", task.task_id),
-            ("state", state_text(state_name(task.state)).append("".join(f", {f}" for f in flags))),
-            ("owner", task.owner),
-            ("route", f"{route} ({task.hops} of at most {task.max_hops} hops)"),
-            ("submitted", instant_text(task.submitted_at)),
-            ("updated", instant_text(task.updated_at)),
-            ("closed", instant_text(task.closed_at) + took),
-            ("deadline", instant_text(task.deadline)),
-            ("attempts", str(task.attempts) if task.attempts > 1 else ""),
-            ("parent", task.parent_task_id),
-            ("labels", ", ".join(f"{key}={value}" for key, value in sorted(task.labels.items()))),
-            ("history", f"version {task.version}, position {task.position}"),
-            ("error", f"{error.code}: {error.message}" if task.HasField("error") else ""),
-            ("", details if task.HasField("error") else ""),
-            ("result", _result(task)),
-        ]
-    )
-
-
-def _details(error: Failure) -> list[tuple[str, str]]:
-    """What an error's figures were, by name; those it does not have are left out."""
+def details_of(error: Failure) -> list[tuple[str, str]]:
+    """An error's figures, by name; those it does not have are left out."""
     return sorted((key, value) for key, value in error.details.items() if value)
 
 
-def _json(message: Message) -> str:
+def json_text(message: Message) -> str:
     """A protobuf value or struct as JSON text."""
     value = json.loads(MessageToJson(message), parse_float=whole)
     # A protobuf map has no order of its own: without one, each call would print another.
     return json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True)
-
-
-def _result(task: Task) -> str:
-    payload = task.result_payload
-    if payload.data and payload.content_type.partition(";")[0] == "application/json":
-        # As it was given: a protobuf value has neither whole numbers nor an order of keys.
-        return json.dumps(json.loads(payload.data), ensure_ascii=False, indent=2)
-    if task.HasField("result"):
-        return result_text(task.result)
-    if not task.HasField("result_payload"):
-        return ""
-    size = payload.blob.size if payload.HasField("blob") else len(payload.data)
-    return f"{size} bytes of {payload.content_type or 'unnamed type'}"
 
 
 def task_table(tasks: Sequence[Task]) -> Table:
@@ -270,7 +220,7 @@ def agent_view(agent: Agent) -> list[Table | Text]:
         instances if agent.instances else Text("no instance is up", style="red"),
     ]
     for input_ in card.inputs:
-        schema = _json(input_.json_schema)
+        schema = json_text(input_.json_schema)
         views.append(Text(f"accepts {input_.schema or 'any'} ({input_.content_type})"))
         views += [Text(schema)] if input_.HasField("json_schema") else []
     return views
@@ -302,7 +252,7 @@ def dead_letter_view(entry: DeadLetterEntry) -> Text:
             ("position", str(entry.position)),
             ("when", instant_text(entry.occurred_at)),
             ("error", f"{entry.error.code}: {entry.error.message}"),
-            ("", "\n".join(f"{key} = {value}" for key, value in _details(entry.error))),
+            ("", "\n".join(f"{key} = {value}" for key, value in details_of(entry.error))),
             ("redrive", redrive),
         ]
     )

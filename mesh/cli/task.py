@@ -1,4 +1,4 @@
-"""`mesh task`: submit, list, show, cancel."""
+"""`mesh task`: submit, list, show, cancel; answer, signal and unpark stand in `waiting`."""
 
 from contextlib import aclosing
 from enum import StrEnum
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mesh.cli.failure import FAILED, WAITING, run
-from mesh.cli.option import FLAG, Data, Json, checked_task_id, instant, labels
+from mesh.cli.option import FLAG, Data, Json, TaskId, budget, checked_task_id, instant, labels
 from mesh.cli.output import busy, emit, emit_line, say, show
+from mesh.cli.waiting import answer, signal, unpark
 from mesh.errors import AgentUnknown
 
 if TYPE_CHECKING:
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Submit tasks, look at them, cancel them.")
-TaskId = Annotated[str, typer.Argument(metavar="TASK", help="Id of the task.")]
+app = typer.Typer(
+    no_args_is_help=True, help="Submit tasks, look at them, answer what they ask, cancel them."
+)
 
 Deadline = Annotated[
     str | None,
@@ -28,6 +30,14 @@ Deadline = Annotated[
         metavar="WHEN",
         help="When it must have ended; the agent that holds it then ends it as FAILED (a task"
         " that nobody holds, when it is taken up). 90s, 15m, or an instant.",
+    ),
+]
+Budget = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget",
+        metavar="COUNTER=LIMIT",
+        help="Most that it, and all that it delegates, may spend of a counter; may be repeated.",
     ),
 ]
 Labels = Annotated[
@@ -76,6 +86,7 @@ def submit(  # noqa: PLR0913 - one parameter an option
     objective: Annotated[str, typer.Option(help="What it is for, in the relay packet.")] = "",
     schema: Annotated[str, typer.Option(help="Name and version of the input's type.")] = "",
     label: Labels = None,
+    budgets: Budget = None,
     priority: Priority = 0,
     max_hops: Annotated[int, typer.Option(min=0, help="0 for the default.")] = 0,
     data: Data = None,
@@ -92,6 +103,7 @@ def submit(  # noqa: PLR0913 - one parameter an option
         idempotency_key=idempotency_key,
         objective=objective,
         labels=labels(label or []),
+        budget=budget(budgets or []),
         priority=priority,
         max_hops=max_hops,
         # Fixed here, so that a repeated request is the same task.
@@ -178,6 +190,11 @@ def cancel(
     _print(run(ask, waiting=WAITING), json=json)
 
 
+app.command()(answer)
+app.command()(signal)
+app.command()(unpark)
+
+
 async def _submit(
     data: Path | None, request: "SubmitTaskRequest", *, follow: bool, wait: bool, json: bool
 ) -> "Task":
@@ -250,7 +267,7 @@ def _print(task: "Task", *, json: bool) -> None:
     if json:
         emit(task)
         return
-    from mesh.cli.render import task_view
+    from mesh.cli.task_view import task_view
 
     show(task_view(task))
 

@@ -67,7 +67,7 @@ def check_answer(question: Question, answer: Payload) -> None:
         return
     field = ".".join(str(part) for part in error.absolute_path)
     where = f"`{field}`: " if field else ""
-    raise AnswerInvalid(f"{where}{_short(error.message)}", field=field)
+    raise AnswerInvalid(f"{where}{_short(error.message)}; the question stays open", field=field)
 
 
 def _value(answer: Payload) -> Any:

@@ -5,17 +5,20 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mesh.cli.failure import code_of
-from mesh.cli.option import duration, instant, labels
-from mesh.cli.payload import given_payload
+from mesh.cli.option import budget, duration, instant, labels
+from mesh.cli.payload import given_json, given_payload
 from mesh.errors import (
     AgentUnknown,
+    AnswerInvalid,
     ConfigError,
     Fenced,
     HistoryCorrupt,
     Invalid,
     LogFull,
     MeshError,
+    NotParked,
     PayloadTooLarge,
+    QuestionClosed,
     Refused,
     StoreLocked,
     TaskFailed,
@@ -27,6 +30,9 @@ from mesh.errors import (
     ("error", "code"),
     [
         (Invalid("x"), 2),
+        (AnswerInvalid("x", field="y"), 4),
+        (QuestionClosed("x", request_id="y", reason="z"), 4),
+        (NotParked("x", state="WORKING"), 4),
         (PayloadTooLarge(size_bytes=2, limit_bytes=1), 2),
         (ConfigError("x"), 2),
         (Unavailable("x"), 3),
@@ -80,3 +86,19 @@ def test_input_is_json_or_text_but_not_both() -> None:
     for both in ((None, None), ("1", "1")):
         with pytest.raises(Invalid, match="either --input"):
             given_payload(*both)
+
+
+def test_budgets_are_counters_with_a_limit() -> None:
+    assert budget(["tokens=1000", "calls=0"]) == {"tokens": 1000, "calls": 0}
+    assert budget([f"a={2**63 - 1}"]) == {"a": 2**63 - 1}
+    huge = "a=" + "9" * 9999
+    for wrong in ("a", "a=", "a=-1", "a=1.5", "a=1e3", "a= 1", "a=\u0663", f"a={2**63}", huge):
+        with pytest.raises(Invalid, match="not COUNTER=LIMIT"):
+            budget([wrong])
+    with pytest.raises(Invalid, match="`a` stands twice"):
+        budget(["a=1", "a=2"])
+
+
+def test_json_that_is_nested_too_deep_is_a_mistake_and_no_crash() -> None:
+    with pytest.raises(Invalid, match="no valid JSON"):
+        given_json("[" * 100_000)

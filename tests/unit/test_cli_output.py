@@ -6,7 +6,8 @@ import pytest
 from google.protobuf.struct_pb2 import Struct, Value
 
 from mesh.cli.output import emit, emit_line, whole
-from mesh.cli.render import dead_letter_view, result_text, task_view
+from mesh.cli.render import dead_letter_view, result_text
+from mesh.cli.task_view import task_view
 from mesh.wire.v1.api_pb2 import DeadLetterEntry, Task
 
 
