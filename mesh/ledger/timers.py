@@ -106,7 +106,8 @@ class Timers:
         due = self._take_due()
         if not due:
             return 0
-        stored: set[str] = set()
+        done: set[str] = set()
+        appended: list[str] = []
         failed: list[MeshError] = []
         keys = list(due)
         parts = [keys[start : start + _BATCH] for start in range(0, len(keys), _BATCH)]
@@ -117,7 +118,7 @@ class Timers:
                 if failed:
                     return  # a bus that is away or hangs is not asked once more for each part
                 try:
-                    stored.update(await self._append(part, due))
+                    appended.extend(await self._append(part, due, done))
                 except MeshError as error:
                     self._certain = self._certain and not isinstance(error, Unresolved)
                     failed.append(error)
@@ -131,12 +132,12 @@ class Timers:
             raise
         finally:
             for key, timer in due.items():
-                if key not in stored and self._timers.get(key) is timer:
+                if key not in done and self._timers.get(key) is timer:
                     timer.taken = False
                     heappush(self._heap, (timer.due, key))
         if failed:
             raise failed[0]
-        return len(stored)
+        return len(appended)
 
     def next_due(self) -> datetime | None:
         """When the next timer that is recorded and not fired is due; None if there is none."""
@@ -196,8 +197,10 @@ class Timers:
                 await self._recorder.wait_for(log.last, shard=self._shard)
         self._certain = True
 
-    async def _append(self, keys: Sequence[str], due: dict[str, _Timer]) -> Sequence[str]:
-        """Append the events of timers that still stand; gives those that are dealt with."""
+    async def _append(
+        self, keys: Sequence[str], due: dict[str, _Timer], done: set[str]
+    ) -> Sequence[str]:
+        """Append the events of timers that still stand; gives which, and marks what is done."""
         keys = [key for key in keys if self._timers.get(key) is due[key]]
         if not keys:
             return keys
@@ -206,10 +209,13 @@ class Timers:
             await self._parts.bus.append([self._event(due[key].state) for key in keys], {})
         except (Fenced, EnvelopeInvalid) as error:
             if len(keys) > 1:  # all or none: one of them stands already, or cannot be written
-                return [key for one in keys for key in await self._append([one], due)]
+                return [key for one in keys for key in await self._append([one], due, done)]
+            # It stands when another process, killed since, was heard too late for `_reckon`.
             if isinstance(error, EnvelopeInvalid):
                 _log.error("timer %s cannot be fired: %s", keys[0], error)
-            # Else another process, killed since, was heard too late for `_reckon`.
+            done.update(keys)
+            return []
+        done.update(keys)
         return keys
 
     def _event(self, state: bytes) -> Envelope:

@@ -10,11 +10,12 @@ import anyio
 
 from mesh.blob.inproc import InprocBlobs
 from mesh.bus.inproc import InprocBus
-from mesh.clock import SystemClock
+from mesh.clock import Clock, SystemClock
 from mesh.core import event as e
 from mesh.core.backoff import Backoff
 from mesh.ledger.reader import Reader
 from mesh.ledger.recorder import Parts, Recorder
+from mesh.ledger.timers import Timers
 from mesh.testing.clock import ManualIds
 from tests.make import TENANT, TEXT, envelope
 
@@ -52,6 +53,37 @@ def relay(number: int, *, result: Payload = TEXT) -> list[Envelope]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """A recorder, and the timers that follow it."""
+
+    bus: InprocBus
+    recorder: Recorder
+    timers: Timers
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[Ledger]:
+        """Record until this is left; may be run again. Timers fire only when asked to."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.recorder.run, "s0")
+            with anyio.fail_after(60):
+                await self.recorded()
+                yield self
+            tasks.cancel_scope.cancel()
+
+    async def recorded(self) -> None:
+        """Wait until all that stands on the log is in the store."""
+        (info,) = await self.bus.info()
+        await self.recorder.wait_for(info.last)
+
+    async def fire(self) -> int:
+        """Fire what is due of all that stands on the log, and record that."""
+        await self.recorded()
+        fired = await self.timers.fire_due()
+        await self.recorded()
+        return fired
+
+
 @dataclass(kw_only=True)
 class Rig:
     """A bus, a store, their blobs; recorders are made from it."""
@@ -60,22 +92,30 @@ class Rig:
     bus: InprocBus = field(default_factory=lambda: InprocBus(tenant=TENANT))
     blobs_from: InprocBlobs = field(default_factory=InprocBlobs)
     blobs_to: InprocBlobs = field(default_factory=InprocBlobs)
+    clock: Clock = field(default_factory=SystemClock)
+
+    def parts(self, *, batch: int = 500, instance: str = "ledger-1") -> Parts:
+        return Parts(
+            bus=self.bus,
+            store=self.store,
+            blobs_from=self.blobs_from,
+            blobs_to=self.blobs_to,
+            clock=self.clock,
+            ids=ManualIds(),
+            tenant=TENANT,
+            instance=instance,
+            batch=batch,
+            backoff=QUICK,
+        )
 
     def recorder(self, *, batch: int = 500) -> Recorder:
-        return Recorder(
-            Parts(
-                bus=self.bus,
-                store=self.store,
-                blobs_from=self.blobs_from,
-                blobs_to=self.blobs_to,
-                clock=SystemClock(),
-                ids=ManualIds(),
-                tenant=TENANT,
-                instance="ledger-1",
-                batch=batch,
-                backoff=QUICK,
-            )
-        )
+        return Recorder(self.parts(batch=batch))
+
+    def ledger(self, *, instance: str = "ledger-1") -> Ledger:
+        """A recorder with its timers, as one process has them; it does not run yet."""
+        parts = self.parts(instance=instance)
+        recorder = Recorder(parts)
+        return Ledger(self.bus, recorder, Timers(parts, recorder))
 
     @property
     def reader(self) -> Reader:
