@@ -181,6 +181,13 @@ class Context(Protocol):
         """
         ...
 
+    def emit(self, text: str) -> None:
+        """Show output as it comes to whoever watches the task; a step may do so too.
+
+        It may get lost on the way; the whole text is recorded with what is recorded next.
+        """
+        ...
+
     def now(self) -> datetime:
         """This instant, aware, UTC; the same one when the handler runs again."""
         ...

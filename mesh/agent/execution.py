@@ -7,7 +7,7 @@ Source: design, section 4.
 """
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime
 from enum import Enum
 from math import inf
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from mesh.agent.asking import Asking, Diverged
+from mesh.agent.emitter import Emitter
 from mesh.agent.failure import not_ours
 from mesh.agent.operation import Branch, Operation
 from mesh.agent.ports import Limits, Ports
@@ -24,6 +25,7 @@ from mesh.agent.step import Step, attempt
 from mesh.agent.turn import Turn
 from mesh.core import event as e
 from mesh.core.carrier import Next
+from mesh.core.envelope import Envelope
 from mesh.core.ids import derived_id
 from mesh.core.leg import TIMER
 from mesh.errors import HandlerInvalid
@@ -79,6 +81,9 @@ class Execution:
         self.record = LegRecord(turn.sender.agent, opened_position)
         self.record.add(turn.news())
         self.asking = Asking(self, turn, ports, self.record, opened_id)
+        self.emitter = Emitter(
+            ports.bus, turn.cause.task_id, ports.ids.fresh(), self._start_publishing
+        )
         self.left: Next | Left | Exception | None = None
         self._scope = anyio.CancelScope()
         self._tasks: TaskGroup | None = None
@@ -110,9 +115,18 @@ class Execution:
                     raised = not_ours(error)
                 except Exception as error:  # noqa: BLE001  # raised again below, out of the group
                     raised = error
+                if self.emitter.used:
+                    await self.emitter.flush()
                 tasks.cancel_scope.cancel()
+        self._conclude()
+        if raised is not None and self.left is None:
+            raise raised
+        return outcome
+
+    def _conclude(self) -> None:
+        """Whether the run ended as a run may end; raises what ends the task whatever it returned."""
         if self.asking.tripped is not None:
-            raise self.asking.tripped  # a guard ends the task, whatever the handler makes of it
+            raise self.asking.tripped  # a guard; the handler may have caught it
         if self.asking.parked is not None:
             self.left = Left.PARKED
         if self.left is None and self.record.last_ordinal > self.asking.ordinal:
@@ -120,9 +134,15 @@ class Execution:
             self.left = Left.PARKED
         if isinstance(self.left, Exception):
             raise self.left
-        if raised is not None and self.left is None:
-            raise raised
-        return outcome
+
+    def emit(self, text: str) -> None:
+        """Show live output; what an earlier run has shown is recorded, and not shown again."""
+        if not (self.record.has_next or self.asking.ordinal < self.record.last_ordinal):
+            self.emitter.emit(text)
+
+    def _start_publishing(self) -> None:
+        if self._tasks is not None:
+            self._tasks.start_soon(self.emitter.publish)
 
     def poke(self) -> None:
         """Something of the task was read: look whether it brings anything back."""
@@ -244,7 +264,7 @@ class Execution:
             ready = [await draft() for draft in chunk]
             events = [event for event, _ in ready]
             beside = [child for _, child in ready if child is not None]
-            verdict = await self.turn.record(*events, beside=beside, catch_up=self._expecting())
+            verdict = await self._append(*events, beside=beside)
             if verdict is not Next.GO_ON:
                 return verdict
         self.asking.sent()
@@ -255,8 +275,23 @@ class Execution:
         for step, _ in finished:
             del self._active[step.ordinal]
         events = [event for _, events in finished for event in events]
-        verdict = await self.turn.record(*events, catch_up=self._expecting())
+        verdict = await self._append(*events)
         return self._replayed() if verdict is Next.GO_ON else verdict
+
+    async def _append(
+        self, *events: e.TaskEvent, beside: Sequence[Envelope] = (), catch_up: bool = False
+    ) -> Next:
+        """Append, and what was emitted since the last append with it."""
+        shown = self.emitter.last
+        verdict = await self.turn.record(
+            *self.emitter.recorded(),
+            *events,
+            beside=beside,
+            catch_up=catch_up or self._expecting(),
+        )
+        if verdict is Next.GO_ON:
+            self.emitter.forget(shown)
+        return verdict
 
     def _replayed(self) -> Left | None:
         # A step that still runs would run twice.
@@ -325,7 +360,7 @@ class Execution:
         if not waits:
             raise HandlerInvalid("the handler waits for something that nothing can bring about")
         suspended = e.Suspended(waits=tuple(waits))
-        verdict = await self.turn.record(*events, suspended, catch_up=True)
+        verdict = await self._append(*events, suspended, catch_up=True)
         return self._replayed() if verdict is Next.GO_ON else verdict
 
     def _retry_timer(self, step: Step) -> e.TimerSet:

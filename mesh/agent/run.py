@@ -163,7 +163,7 @@ class HandlerRun:
         # Any: what a handler returned, whatever its annotation promised.
         turn = self.turn
         notes = context.notes()
-        before = (*self.execution.asking.leftover(), *((notes,) if notes else ()))
+        before = (*self._leftover(), *((notes,) if notes else ()))
         match outcome:
             case Reply(value=value):
                 result = await check_in(encode_value(value), self.ports.blobs)
@@ -214,7 +214,7 @@ class HandlerRun:
         elif error.verdict is Verdict.HALT:
             raise error
         elif error.verdict is Verdict.NEVER:
-            return Ending(events=(*self._spent(), decide.fail(task, failure_of(error))))
+            return Ending(events=(*self._leftover(), decide.fail(task, failure_of(error))))
         return self._failed_attempt(error, retry)
 
     def _failed_attempt(self, error: Exception, retry: Retry) -> Ending:
@@ -228,21 +228,22 @@ class HandlerRun:
         retry_at = self.ports.clock.now() + timedelta(seconds=delay_s)
         failed = replace(decide.fail_attempt(self.turn.task, failure), retry_at=retry_at)
         if delay_s <= self.limits.hold_s:
-            return Ending(events=(*self._spent(), failed), retry_s=delay_s)
+            return Ending(events=(*self._leftover(), failed), retry_s=delay_s)
         # Too long to keep a delivery for: nobody holds anything, and a cancel is served at once.
         timer_id = derived_id(self.turn.cause.event_id, "pause", self.turn.task.version)
         timer = e.TimerSet(timer_id=timer_id, fires_at=retry_at)
         paused = e.Suspended(waits=(e.Wait(what=TIMER, id=timer_id),))
-        return Ending(events=(*self._spent(), failed, timer, paused))
+        return Ending(events=(*self._leftover(), failed, timer, paused))
 
     def _dead(self, failure: Failure, *, step: int = 0) -> Ending:
         task, attempts = self.turn.task, self.turn.failures
         failed = decide.fail_attempt(task, failure)
         dead = replace(decide.dead_letter(task, failure), attempts=attempts, step=step)
-        return Ending(events=(*self._spent(), failed, dead))
+        return Ending(events=(*self._leftover(), failed, dead))
 
-    def _spent(self) -> tuple[e.TaskEvent, ...]:
-        return tuple(self.execution.asking.leftover())
+    def _leftover(self) -> tuple[e.TaskEvent, ...]:
+        """What the run told and showed since its last append."""
+        return (*self.execution.emitter.recorded(), *self.execution.asking.leftover())
 
 
 def _opening(turn: Turn) -> Envelope:

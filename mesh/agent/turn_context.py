@@ -108,6 +108,10 @@ class TurnContext:
         """Use so much of a counter."""
         self._asking.spend(counter, amount)
 
+    def emit(self, text: str) -> None:
+        """Show live output."""
+        self._execution.emit(text)
+
     def now(self) -> datetime:
         """This instant."""
         return self._asking.now()

@@ -6,6 +6,7 @@ Source: design, section 4.
 import logging
 import os
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from mesh.agent.definition import Agent
+from mesh.agent.emitter import RESEND_TOPIC
 from mesh.agent.finish import finish, give_up, skip_undo, wind_up
 from mesh.agent.ports import Limits, Ports
 from mesh.agent.run import Ending, HandlerRun
@@ -106,8 +108,9 @@ class Worker:
             )
             await stack.enter_async_context(ports.registry.announce(card, self._presence()))
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._listen, CANCEL_TOPIC, tasks)
-                tasks.start_soon(self._listen, LOOK_TOPIC, tasks)
+                tasks.start_soon(self._listen, CANCEL_TOPIC, self._look)
+                tasks.start_soon(self._listen, LOOK_TOPIC, self._look)
+                tasks.start_soon(self._listen, RESEND_TOPIC, self._resend)
                 tasks.start_soon(self._stop_inbox, inbox)
                 tasks.start_soon(self._claim_slow, tasks)
                 task_status.started()
@@ -154,11 +157,15 @@ class Worker:
             self._idle = anyio.Event()
             await self._idle.wait()
 
-    async def _listen(self, topic: str, tasks: TaskGroup) -> None:
+    async def _listen(self, topic: str, heed: Callable[[_Carried], Awaitable[None]]) -> None:
         async with self._ports.bus.hints(f"{topic}.*") as hints:
             async for hint in hints:
                 if carried := self._carried.get(hint.topic.rpartition(".")[2]):
-                    tasks.start_soon(self._look, carried)
+                    await heed(carried)
+
+    @staticmethod
+    async def _resend(carried: _Carried) -> None:
+        carried.run.execution.emitter.resend()
 
     async def _look(self, carried: _Carried) -> None:
         verdict = await carried.turn.look()
