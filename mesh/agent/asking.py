@@ -22,7 +22,7 @@ from mesh.agent.turn import Turn
 from mesh.blob.claim import check_in
 from mesh.core import event as e
 from mesh.core.envelope import Envelope
-from mesh.core.guards import check_delegation, check_spend
+from mesh.core.guards import check_delegation, check_spend, child_budget
 from mesh.core.ids import derived_id
 from mesh.core.leg import CHILD, INPUT, SIGNAL, TIMER, signal_id
 from mesh.core.payload import Payload
@@ -105,7 +105,10 @@ class Asking:
             for counter, amount in spawn.budget.items():
                 self._reserve(counter, amount)
             event = e.Delegated(
-                ordinal=ordinal, child_task_id=child_id, agent=agent, budget=dict(spawn.budget)
+                ordinal=ordinal,
+                child_task_id=child_id,
+                agent=agent,
+                budget=child_budget(self._turn.task, spawn.budget),
             )
             payload = encode_value(input)
             self.outbox.append(lambda: self._delegated(event, payload, spawn))

@@ -121,16 +121,16 @@ class Execution:
         self._conclude()
         if raised is not None and self.left is None:
             raise raised
+        if self.left is None and self.record.last_ordinal > self.asking.ordinal:
+            self.asking.park_unasked("the end of the handler")
+            self.left = Left.PARKED
         return outcome
 
     def _conclude(self) -> None:
-        """Whether the run ended as a run may end; raises what ends the task whatever it returned."""
+        """How the run ended; raises what ends the task whatever the handler returned."""
         if self.asking.tripped is not None:
             raise self.asking.tripped  # a guard; the handler may have caught it
         if self.asking.parked is not None:
-            self.left = Left.PARKED
-        if self.left is None and self.record.last_ordinal > self.asking.ordinal:
-            self.asking.park_unasked("the end of the handler")
             self.left = Left.PARKED
         if isinstance(self.left, Exception):
             raise self.left

@@ -3,10 +3,19 @@
 Source: design, section 4.
 """
 
+from collections.abc import Mapping
+
 from mesh.core.task import Task
 from mesh.errors import BudgetExceeded, DelegationCycle, DepthLimit, HopLimit, SwapLimit
 
-__all__ = ["MAX_DEPTH", "MAX_SWAPS", "check_delegation", "check_hop", "check_spend"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_SWAPS",
+    "check_delegation",
+    "check_hop",
+    "check_spend",
+    "child_budget",
+]
 
 MAX_DEPTH = 8
 """Most agents that may wait for one another."""
@@ -52,11 +61,11 @@ def check_spend(task: Task, counter: str, amount: int) -> None:
         BudgetExceeded: More than is left; nothing is used.
     """
     limit = task.budget.get(counter)
-    if limit is None and not (task.budget and task.ancestors):
-        return
-    # A child may use only what was reserved for it, once its parent reserves anything.
     spent = task.spent.get(counter, 0)
-    if amount > 0 and spent + amount > (limit or 0):
-        raise BudgetExceeded(
-            task.task_id, counter=counter, limit=limit or 0, spent=spent, asked=amount
-        )
+    if limit is not None and amount > 0 and spent + amount > limit:
+        raise BudgetExceeded(task.task_id, counter=counter, limit=limit, spent=spent, asked=amount)
+
+
+def child_budget(task: Task, reserved: Mapping[str, int]) -> dict[str, int]:
+    """What a child may spend: what is reserved for it, and nothing else of what is limited here."""
+    return {**dict.fromkeys(task.budget, 0), **reserved}

@@ -1,6 +1,6 @@
 """Workers on the in-process ports, for tests of the agent runtime."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -63,12 +63,18 @@ class Rig:
         )
 
     async def submit(
-        self, agent: str, value: object, *, max_hops: int = 32, deadline: datetime | None = None
+        self,
+        agent: str,
+        value: object,
+        *,
+        max_hops: int = 32,
+        deadline: datetime | None = None,
+        budget: Mapping[str, int] | None = None,
     ) -> str:
         """Put a task on the log, as the gateway would; gives its id."""
         self._tasks += 1
         task_id = f"{self._tasks:032x}"
-        event = e.TaskSubmitted(input=encode_value(value))
+        event = e.TaskSubmitted(input=encode_value(value), budget=dict(budget or {}))
         made = envelope(event, to=agent, task_id=task_id)
         await self.bus.append([replace(made, max_hops=max_hops, deadline=deadline)], {task_id: 0})
         return task_id

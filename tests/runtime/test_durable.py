@@ -354,3 +354,33 @@ async def test_a_race_is_won_by_the_lowest_position(always_replay: bool) -> None
     assert task.result is not None
     assert task.result.data == b'["later(1, child)","p2()","q2()"]'
     assert set(world.ran.values()) == {1}
+
+
+async def test_a_budget_is_reserved_down_the_tree_and_never_exceeded() -> None:
+    rig = Rig()
+    parent, child = Agent("parent"), Agent("child")
+
+    @child.on(int)
+    async def work(ctx: Context, n: int) -> Outcome:
+        ctx.spend("tokens", n)
+        return Reply(n)
+
+    @parent.on(int)
+    async def handle(ctx: Context, n: int) -> Outcome:
+        await ctx.delegate("child", n, budget={"tokens": 60})
+        await ctx.delegate("child", n, budget={"tokens": 60})
+        parts = [ctx.delegate("child", 61, budget={"tokens": 30}), ctx.delegate("child", 1)]
+        found = await ctx.gather(*parts, failures="collect")
+        return Reply([error.failure_code for error in found])
+
+    async with running(rig.worker(child), rig.worker(parent)):
+        task_id = await rig.submit("parent", 30, budget={"tokens": 100})
+        task = await rig.until(task_id, State.COMPLETED)
+        assert task.result is not None
+        assert task.result.data == b'["guard.budget","guard.budget"]'
+        assert task.spent == {"tokens": 60}
+        task_id = await rig.submit("parent", 60, budget={"tokens": 100})
+        task = await rig.until(task_id, State.FAILED)
+    assert task.failure is not None
+    assert task.failure.code == "guard.budget"
+    assert task.failure.details["spent"] == "60"
