@@ -222,10 +222,10 @@ class Desk:
             return InputReceived(request_id=question.id, answer=kept)
 
         request = self._writing.request(request_id, trace)
-        counts = await self._writing.inform(task_id, request, InputReceived, answered)
+        reading, counts = await self._writing.inform(task_id, request, InputReceived, answered)
         if question_id not in ("", _question_of(counts)):
             raise _used_before(request_id)
-        return await self.read(task_id)
+        return reading
 
     async def signal(
         self,
@@ -265,10 +265,10 @@ class Desk:
             return Signaled(name=name, value=kept)
 
         request = self._writing.request(request_id, trace)
-        counts = await self._writing.inform(task_id, request, Signaled, signaled)
+        reading, counts = await self._writing.inform(task_id, request, Signaled, signaled)
         if isinstance(counts.event, Signaled) and counts.event.name != name:
             raise _used_before(request_id)
-        return await self.read(task_id)
+        return reading
 
     async def _check_agent(self, agent: str) -> tuple[str, ...]:
         if check_name(agent) in RESERVED:

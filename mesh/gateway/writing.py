@@ -133,7 +133,7 @@ class Writing:
         request: Request,
         kind: type[TaskEvent],
         decide: Callable[[Reading, Sequence[Envelope]], Awaitable[TaskEvent]],
-    ) -> Envelope:
+    ) -> tuple[Reading, Envelope]:
         """Tell a task's owner something, until it stands where it counts.
 
         It has no fence: whether it came in time is read afterwards. One that reached an agent that
@@ -147,7 +147,8 @@ class Writing:
                 wrote before that did not count.
 
         Returns:
-            The event that counts; of an earlier try, it may be another one than was decided now.
+            The task, and the event that counts; that may be another one than was decided now, if
+            an earlier try of the request was about something else.
 
         Raises:
             TaskUnknown: There is no such task.
@@ -159,7 +160,7 @@ class Writing:
             mine = _mine(reading, event_ids)
             for envelope, counts in mine:
                 if counts:
-                    return envelope
+                    return reading, envelope
             before = [envelope for envelope, _ in mine]
             event = await decide(reading, before)
             if any(envelope.event_id == event_id for envelope in before):
@@ -170,9 +171,10 @@ class Writing:
                 continue  # another gateway serves this very request: what it wrote is read next
             # Outside the log: whoever runs the task looks at once, and not on its next beat.
             await self.parts.bus.hint(f"look.{task_id}")
-        for envelope, counts in _mine(await self.read(task_id), event_ids):
+        reading = await self.read(task_id)
+        for envelope, counts in _mine(reading, event_ids):
             if counts:
-                return envelope
+                return reading, envelope
         raise Contested(f"task `{task_id}` changed hands {_TRIES} times meanwhile; try again")
 
     async def append(self, envelope: Envelope, *, expected: int | None = None) -> None:

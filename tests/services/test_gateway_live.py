@@ -1,90 +1,27 @@
 """Two gateways, as two processes would be, on a real broker."""
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
+from contextlib import aclosing
 from pathlib import Path
 
 import anyio
 import pytest
 
 from mesh.agent.payload import encode_value
-from mesh.api.gateway import open_gateway_server
-from mesh.blob.jetstream import jetstream_blobs
-from mesh.bus.jetstream import open_bus, open_nats
-from mesh.bus.port import Bus
-from mesh.client import Mesh, TaskHandle, open_mesh
-from mesh.clock import SystemClock, SystemIds
+from mesh.client import Mesh, TaskHandle
 from mesh.core import event as e
-from mesh.core.envelope import Sender
 from mesh.core.fold import fold
 from mesh.errors import KeyConflict
-from mesh.gateway.desk import Parts, open_desk
-from mesh.registry.nats_kv import nats_registry
-from mesh.registry.port import Card, Presence
-from mesh.store.grpc import GrpcArchive, open_ledger_channel
-from mesh.telemetry.inproc import NoTelemetry
 from mesh.testing.broker import Broker, open_broker
-from tests.make import START, TENANT
+from tests.services.live_gateway import act, open_gateway
 
 pytestmark = pytest.mark.live
-IDS = SystemIds()
-CARD = Card(name="planner", behaviour_version="1")
-PRESENCE = Presence(
-    agent="planner",
-    instance="1-planner",
-    behaviour_version="1",
-    host="here",
-    pid=1,
-    concurrency=1,
-    started_at=START,
-)
-
-
-@asynccontextmanager
-async def open_gateway(broker: Broker) -> AsyncGenerator[tuple[Mesh, Bus]]:
-    """A gateway with connections of its own, and a client of it."""
-    async with (
-        open_nats(broker.url, "gateway") as connection,
-        open_bus(connection, tenant=TENANT) as bus,
-        open_ledger_channel("127.0.0.1:1") as ledger,
-    ):
-        js = connection.jetstream()  # pyright: ignore[reportUnknownMemberType]
-        parts = Parts(
-            bus=bus,
-            blobs=await jetstream_blobs(js, tenant=TENANT, ids=IDS),
-            registry=await nats_registry(js, tenant=TENANT),
-            archive=GrpcArchive(ledger),
-            clock=SystemClock(),
-            ids=IDS,
-            telemetry=NoTelemetry(),
-            tenant=TENANT,
-            shards=1,
-            instance=IDS.fresh(),
-        )
-        async with (
-            parts.registry.announce(CARD, PRESENCE),
-            open_desk(parts) as desk,
-            open_gateway_server(desk, ledger, "127.0.0.1:0") as address,
-            open_mesh(address) as mesh,
-        ):
-            yield mesh, bus
 
 
 @pytest.fixture
 async def broker(tmp_path: Path) -> AsyncGenerator[Broker]:
     async with open_broker(tmp_path) as running:
         yield running
-
-
-async def act(bus: Bus, task_id: str, event: e.TaskEvent) -> None:
-    """Append what the planner would."""
-    records = await bus.history(task_id)
-    last = records[-1].envelope
-    assert last is not None
-    sender = Sender(agent="planner", instance="1-planner")
-    made = last.next(event, event_id=IDS.fresh(), sender=sender, occurred_at=SystemClock().now())
-    await bus.append([replace(made, to="log")], {task_id: fold(records).moved})
 
 
 async def test_one_key_is_one_task_from_two_gateways_at_once_and_after_a_restart(
