@@ -24,7 +24,7 @@ _PROGRESS = 100
 
 def redrive(  # noqa: PLR0913 - one parameter an option
     tasks: Annotated[
-        list[str] | None, typer.Argument(metavar="TASK...", help="Ids of the tasks.")
+        list[str] | None, typer.Argument(metavar="TASK", help="Ids of the tasks.")
     ] = None,
     *,
     all_: Annotated[
@@ -41,12 +41,11 @@ def redrive(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Give dead-lettered deliveries to their agents again.
 
-    Each redrive is an event of its own. With several, those that are refused are named, and the
-    exit code is 1.
+    With several, those that are refused are named, and the exit code is 1.
     """
     task_ids = list(dict.fromkeys(tasks or []))
     if all_ == bool(task_ids):
-        raise Invalid("give either TASK... or --all")
+        raise Invalid("give either TASK, one or more, or --all")
     if (agent or since) and not all_:
         raise Invalid("--agent and --since choose among all: give --all too")
     if len(task_ids) == 1:

@@ -35,8 +35,7 @@ def answer(
 ) -> None:
     """Answer a question that a task asks; `mesh task show` shows it.
 
-    An answer that does not fit is refused with its reason, and the question stays open. Of several
-    answers the first one counts.
+    One that does not fit is refused, and the question stays open.
     """
     from mesh.cli.payload import given_json
     from mesh.wire.v1.gateway_pb2 import AnswerTaskRequest
@@ -90,7 +89,7 @@ def unpark(
 ) -> None:
     """Let a task go on that is held because its handler asked for something new.
 
-    Deploy a handler that asks for what the history recorded first; else it is held again.
+    Deploy a handler that asks for what its history recorded first.
     """
     from mesh.wire.v1.gateway_pb2 import UnparkTaskRequest
 
