@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from tests.unit.leg.chance import Chance
 from tests.unit.leg.program import PROGRAMS
-from tests.unit.leg.world import Setting, World
+from tests.unit.leg.world import KINDS, Setting, World
 
 SETTINGS = st.builds(
     Setting,
@@ -12,7 +12,8 @@ SETTINGS = st.builds(
     workers=st.integers(2, 3),
     retry=st.sampled_from(["nak", "pause", "step"]),
     limit=st.sampled_from([9, 3, 2]),
-    faults=st.integers(0, 4),
+    faults=st.integers(0, 5),
+    kinds=st.frozensets(st.sampled_from(sorted(KINDS)), min_size=1),
     cancel=st.booleans(),
     deadline=st.booleans(),
 )

@@ -9,6 +9,7 @@ from functools import partial
 from mesh.core import event as e
 from mesh.core.carrier import Roles, follow
 from tests.unit.leg.log import Wrong
+from tests.unit.leg.story import Thing
 from tests.unit.leg.world import Option, Place, World, news
 
 __all__ = ["Chance"]
@@ -100,7 +101,8 @@ class Chance:
             return found
 
         def add(kind: str, text: str, happens: Callable[[], object]) -> None:
-            found.setdefault(kind, []).append((text, partial(self._fault, kind, happens)))
+            if kind in world.setting.kinds:
+                found.setdefault(kind, []).append((text, happens))
 
         for place in world.places:
             for kind, text, happens in _of_place(world, place):
@@ -111,12 +113,12 @@ class Chance:
                 add("count", f"take {at} AS NEW", partial(world.take, at, count_lost=True))
         for kind, thing in world.sent:
             event = next(event for event in news(thing) if event.kind == kind)
-            add("again", f"tell {thing} AGAIN", partial(world.tell_of, thing, event))
+            add("again", f"tell {thing} AGAIN", partial(self._again, thing, event))
         return found
 
-    def _fault(self, kind: str, happens: Callable[[], object]) -> None:
-        self.log.faults[kind] += 1
-        happens()
+    def _again(self, thing: Thing, event: e.TaskEvent) -> None:
+        self.log.faults["again"] += 1
+        self.world.tell_of(thing, event)
 
     def _order(self, name: str, happens: Callable[[], object]) -> None:
         self._due[name] = False

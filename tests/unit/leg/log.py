@@ -15,12 +15,13 @@ from mesh.core import event as e
 from mesh.core.carrier import opens_turn
 from mesh.core.envelope import Envelope, Record
 from mesh.core.fold import evolve
+from mesh.core.leg import Leg
 from mesh.core.subject import LOG
 from mesh.core.task import EMPTY, Task
 from mesh.errors import Fenced, Unavailable, Unresolved
 from tests.make import START
 from tests.unit.leg.program import End, Program, Run
-from tests.unit.leg.story import Story, tell
+from tests.unit.leg.story import Story, Thing, tell
 
 __all__ = ["Delivery", "Grip", "Log", "Wrong"]
 
@@ -45,11 +46,12 @@ class Delivery:
 
 @dataclass(slots=True, eq=False)
 class Grip:
-    """One worker's hold of one delivery; without `lease` it goes on as a zombie."""
+    """One worker's hold of one delivery, its `number`-th; without `lease` it is a zombie."""
 
     delivery: Delivery
     instance: str
     redelivered: bool
+    number: int
     lease: bool = True
 
     @property
@@ -117,10 +119,12 @@ class Log:
         except Fenced:
             return  # nobody listens any more
 
-    def run(self, name: str, read: Story) -> None:
+    def run(self, name: str, read: Story, undo: str = "") -> None:
         """A step's function is called by who has read so much."""
         if name in read.steps:
             raise Wrong(self.told(f"P2: recorded step `{name}` runs again"))
+        if undo and undo not in self.story.registered:
+            raise Wrong(self.told(f"P5: `{name}` runs, `{undo}` is not registered"))
         self.runs[f"{self.story.hops}/{name}"] += 1
         extra = sum(n - 1 for n in self.runs.values() if n > 1)
         # A run that lost its race was not to be recorded: that it is run again is nobody's fault.
@@ -206,8 +210,9 @@ class Log:
             task.overdue,
             bool(task.leg and task.leg.suspended),
             bool(task.leg and task.leg.parked),
+            _open_things(task),
         )
-        told = (
+        told: tuple[object, ...] = (
             story.carrier,
             story.opened,
             story.claim is not None,
@@ -217,6 +222,7 @@ class Log:
             story.overdue,
             story.groups is not None,
             story.parked,
+            set[Thing]() if story.ended and not story.dead else story.open,
         )
         if seen != told:
             raise Wrong(self.told(f"fold says {seen}, the story {told}"))
@@ -262,3 +268,14 @@ class Log:
         if story.ended or (story.idle and not story.met and not story.canceled):
             return
         raise Wrong(self.told("P1: open, nobody carries it, and it waits for nothing"))
+
+
+def _open_things(task: Task) -> set[tuple[str, str]]:
+    """What a leg still holds open, as the fold says."""
+    leg = task.leg or Leg(opened_id="", opened_position=0)
+    return {
+        *(("child", child.id) for child in leg.children),
+        *(("timer", timer.id) for timer in leg.timers),
+        *(("input", question.id) for question in leg.questions),
+        *(("undo", undo.name) for undo in leg.undos),
+    }

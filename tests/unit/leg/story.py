@@ -64,6 +64,11 @@ class Story:
         """Names of the handler's steps that are recorded."""
         return tuple(id for what, id in self.came if what == "step")
 
+    @property
+    def open(self) -> set[Thing]:
+        """What was asked for and has not come, and the undos that have not run."""
+        return {*(self.asked - set(self.came)), *(("undo", name) for _, name in self.undos)}
+
     def first(self, *things: Thing) -> Thing | None:
         """Which of these came first, if any."""
         return next((thing for thing in self.came if thing in things), None)

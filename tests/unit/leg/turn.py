@@ -175,11 +175,12 @@ class Turn:
         self.records += records
 
     def _envelopes(self, events: Sequence[e.TaskEvent], to: str) -> list[Envelope]:
-        version = self.task.version
+        # Ids are of this hold: the same process may have held the delivery before, at this version.
+        of, version = f"{self.cause.event_id}/{self.grip.number}", self.task.version
         made = [
             self.cause.next(
                 event,
-                event_id=derived_id(self.cause.event_id, event.kind, version + n),
+                event_id=derived_id(of, event.kind, version + n),
                 sender=self.sender,
                 occurred_at=START,
             )

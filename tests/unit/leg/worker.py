@@ -115,7 +115,7 @@ class _Job:
             if verdict is not Next.GO_ON:
                 return verdict
         yield Line(f"run {ask.name}")
-        self.log.run(ask.name, turn.story())
+        self.log.run(ask.name, turn.story(), ask.undo)
         looks = _LOOKS
         while True:
             fate = yield Line(f"{ask.name} returns", self._fates(), looks)

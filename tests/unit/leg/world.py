@@ -13,21 +13,25 @@ from tests.make import START, envelope
 from tests.unit.leg.log import Delivery, Grip, Log
 from tests.unit.leg.program import PROGRAMS
 from tests.unit.leg.story import Thing
-from tests.unit.leg.turn import Line
+from tests.unit.leg.turn import APPEND, Line
 from tests.unit.leg.worker import Bench, carry
 
-__all__ = ["Option", "Place", "Setting", "World", "news"]
+__all__ = ["KINDS", "Option", "Place", "Setting", "World", "news"]
+
+KINDS = frozenset({"crash", "expire", "fail", "drain", "diverge", "count", "again", *APPEND})
+"""Every kind of fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One world: its program, how many workers an agent has, and how many faults it may see."""
+    """One world: its program, how many workers an agent has, and what faults it may see."""
 
     program: str
     workers: int = 2
     retry: str = "nak"
     limit: int = 4
     faults: int = 3
+    kinds: frozenset[str] = KINDS
     cancel: bool = False
     deadline: bool = False
 
@@ -73,7 +77,7 @@ class World:
         self.tellers: list[Teller] = []
         self.sent: dict[tuple[str, Thing], int] = {}
         self.things: dict[Thing, str] = {}
-        self.told = 0
+        self.told = self.reports = 0
         first = envelope(e.TaskSubmitted(), to="planner")
         deadline = START if setting.deadline else None
         self.log.append([replace(first, deadline=deadline)], 0)
@@ -83,10 +87,11 @@ class World:
     def take(self, position: int, *, count_lost: bool = False, place: Place | None = None) -> Place:
         """A delivery goes to a free process."""
         delivery = self.log.deliveries[position]
+        self.log.faults["count"] += count_lost
         place = place or next(p for p in self.free() if p.bench.agent == _to(delivery))
         redelivered = delivery.times > 0 and not count_lost
-        grip = Grip(delivery, place.bench.instance, redelivered)
         delivery.times += 1
+        grip = Grip(delivery, place.bench.instance, redelivered, delivery.times)
         delivery.held = grip
         place.grip = grip
         place.lines = carry(
@@ -99,6 +104,7 @@ class World:
         """The line a process stands before is done; gives the next one's text, "" at the end."""
         if place.lines is None:
             raise LookupError("this process holds nothing")
+        self.log.faults[fate] += fate in KINDS
         try:
             place.line = place.lines.send(fate)
         except StopIteration:
@@ -114,6 +120,7 @@ class World:
 
     def crash(self, place: Place) -> None:
         """It is gone, with all it knew; another takes its place."""
+        self.log.faults["crash"] += 1
         if place.grip is not None:
             self.log.let_go(place.grip)
         place.lives += 1
@@ -123,6 +130,7 @@ class World:
 
     def expire(self, place: Place) -> None:
         """Its lease runs out; it goes on."""
+        self.log.faults["expire"] += 1
         if place.grip is not None:
             self.log.let_go(place.grip)
 
@@ -143,7 +151,8 @@ class World:
 
     def inform(self, event: e.TaskEvent, to: str = "") -> Iterator[str]:
         """Tell the owner; if the task changed hands meanwhile, tell the new one as well."""
-        number = len(self.sent) + sum(self.sent.values())
+        self.reports += 1
+        number = self.reports
         for again in range(9):
             hops, owner = self.log.story.hops, to or self.log.story.owner
             yield "tell the owner"
