@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from services.brief.message import Answer, Citation, Draft, Findings, WriteRequest
+from services.brief.message import Answer, Citation, Draft, WriteRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from services.brief.message import Defect, Quote
 
-__all__ = ["NOTHING_FOUND", "CitedQuote", "Source", "compose", "parse", "revise"]
+__all__ = ["NOTHING_FOUND", "NOT_READ", "CitedQuote", "Source", "compose", "parse", "revise"]
 
 NOTHING_FOUND = "Nothing found about this in the documents."
+NOT_READ = "Nobody could read the documents about this:"
 SHA256_SHOWN = 12
 """Hexadecimal digits of a source's hash that the brief prints."""
 
@@ -62,7 +63,9 @@ def compose(request: WriteRequest, *, round: int) -> Draft:
         A draft: the best quotes per aspect, numbered in the order in which the text cites them.
     """
     limit = _QUOTES if len(request.findings) > 1 else _QUOTES_IF_ONE_ASPECT
-    answers = tuple(Answer(title=f.title, quotes=f.quotes[:limit]) for f in request.findings)
+    answers = tuple(
+        Answer(title=f.title, quotes=f.quotes[:limit], unread=f.unread) for f in request.findings
+    )
     citations = _citations(answers)
     return Draft(
         request=request,
@@ -82,9 +85,10 @@ def revise(draft: Draft, defects: Sequence[Defect]) -> Draft:
     changed = {d.quote.path for d in blamed if d.kind == "hash" and d.quote}
     wrong = [d.quote for d in blamed]
     findings = tuple(
-        Findings(
-            title=f.title,
-            quotes=tuple(q for q in f.quotes if q not in wrong and q.path not in changed),
+        f.model_copy(
+            update={
+                "quotes": tuple(q for q in f.quotes if q not in wrong and q.path not in changed)
+            }
         )
         for f in draft.request.findings
     )
@@ -138,6 +142,8 @@ def _markdown(question: str, answers: Sequence[Answer], citations: Sequence[Cita
 
 
 def _section(answer: Answer, numbers: dict[_Key, int]) -> list[str]:
+    if answer.unread:
+        return [f"{NOT_READ} {_plain(answer.unread)}"]
     if not answer.quotes:
         return [NOTHING_FOUND]
     parts: list[str] = []

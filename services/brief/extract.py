@@ -1,27 +1,17 @@
 """The best sentences of ranked passages."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from services.brief.folder import Unread, open_document
-from services.brief.message import Findings, Quote
-from services.brief.prose import canonical_text, paragraphs
+from services.brief.message import Findings, Notes, Passage, Quote, RankedAspect
+from services.brief.prose import Paragraph, canonical_text, paragraphs
 from services.brief.rank import MIN_COVERAGE, place_terms
 from services.brief.sentence import Form, Sentence, continues, ends_whole, form_of, sentences
 from services.brief.words import coverage, raw_words, terms
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from services.brief.message import Passage, RankedAspect
-    from services.brief.prose import Paragraph
-
-    _Prose = tuple[str, dict[int, Paragraph]]  # hash of the file, its paragraphs by first line
-
-__all__ = ["MAX_CANDIDATES", "extract", "same_saying"]
+__all__ = ["MAX_CANDIDATES", "extract", "join", "same_saying"]
 
 MAX_CANDIDATES = 8
 """Most quotes per aspect; a brief shows fewer, the rest replaces what the critic refuses."""
@@ -40,6 +30,8 @@ _PRIVATE = 0.7  # what a leading underscore hides is seldom what a reader asks f
 
 # Asks for a name, a date, a figure: in notes these stand in items more than in sentences.
 _FACT = re.compile(r"(?:who|whom|whose|when|where|which|how (?:long|many|much|often|old))\b", re.I)
+_Prose = tuple[str, dict[int, Paragraph]]
+"""A file's hash, and its paragraphs by first line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,34 +48,48 @@ class _Scored:
     aspect: int
 
 
-def extract(root: str, aspects: Sequence[RankedAspect]) -> tuple[Findings, ...]:
-    """Find the sentences that answer each aspect.
+def extract(root: str, aspect: RankedAspect) -> Notes:
+    """Find the sentences that answer one aspect.
 
-    A sentence goes to the one aspect it answers best; of sentences that say the same, the best
-    scored stays. A file that changed since it was ranked is passed over.
+    A file that changed since it was ranked, or cannot be read any more, is passed over and counted.
 
     Args:
         root: Absolute path of the folder.
-        aspects: From `rank.rank`.
+        aspect: From `rank.rank`.
+    """
+    ranked = {passage.path: passage.sha256 for passage in aspect.passages}
+    prose = {path: _prose(root, path) for path in sorted(ranked)}
+    candidates = _candidates(aspect, prose)
+    usable = [candidate for candidate in candidates if _is_usable(candidate)]
+    return Notes(
+        title=aspect.title,
+        quotes=tuple(_chosen(aspect, usable or candidates)),
+        loose=not usable,
+        files_changed=sum(prose[path][0] != sha256 for path, sha256 in ranked.items()),
+    )
+
+
+def join(notes: Sequence[Notes]) -> tuple[Findings, ...]:
+    """Put together what several readers noted, each about one aspect.
+
+    A sentence goes to the one aspect it answers best; of sentences that say the same, the best
+    scored stays. Loose remarks count only if nobody has anything better.
 
     Returns:
         One per aspect, in order; its quotes best first, at most `MAX_CANDIDATES`.
     """
-    files = sorted({passage.path for aspect in aspects for passage in aspect.passages})
-    prose = {path: _prose(root, path) for path in files}
-    found = [_candidates(aspect, prose) for aspect in aspects]
-    if any(_is_usable(candidate) for candidates in found for candidate in candidates):
-        found = [[c for c in candidates if _is_usable(c)] for candidates in found]
+    only_loose = all(note.loose for note in notes)
     scored = [
         _Scored(quote, i)
-        for i, (aspect, candidates) in enumerate(zip(aspects, found, strict=True))
-        for quote in _chosen(aspect, candidates)
+        for i, note in enumerate(notes)
+        if only_loose or not note.loose
+        for quote in note.quotes
     ]
     scored.sort(key=lambda s: (-s.quote.score, s.quote.path, s.quote.first_line, s.aspect))
     kept = _without_repeats(scored)
     return tuple(
-        Findings(title=aspect.title, quotes=_best([s.quote for s in kept if s.aspect == i]))
-        for i, aspect in enumerate(aspects)
+        Findings(title=note.title, quotes=_best([s.quote for s in kept if s.aspect == i]))
+        for i, note in enumerate(notes)
     )
 
 

@@ -19,11 +19,13 @@ __all__ = [
     "Draft",
     "Findings",
     "FolderStats",
+    "Notes",
     "Passage",
     "Quote",
     "RankedAspect",
-    "ReadRequest",
+    "ReadAspect",
     "ReviseRequest",
+    "Searched",
     "WriteRequest",
 ]
 
@@ -104,13 +106,29 @@ class RankedAspect(_Message):
     passages: tuple[Passage, ...]
 
 
-class ReadRequest(_Message):
-    """Planner to reader."""
+class Searched(_Message):
+    """What the planner found in the folder.
 
-    question: Question
+    Attributes:
+        docs: The folder.
+        refused: Why it cannot be searched, a sentence; empty if it was.
+        files: Documents that it has, count.
+        folder: What was read of them.
+        aspects: One per aspect of the question, in order.
+    """
+
     docs: Folder
-    aspects: tuple[RankedAspect, ...] = Field(min_length=1)
-    folder: FolderStats
+    refused: str = ""
+    files: int = Field(default=0, ge=0)
+    folder: FolderStats = FolderStats(files_read=0, files_skipped=0, passages=0)
+    aspects: tuple[RankedAspect, ...] = ()
+
+
+class ReadAspect(_Message):
+    """Planner to a reader: one aspect of a question."""
+
+    docs: Folder
+    aspect: RankedAspect
 
 
 class Quote(_Message):
@@ -132,15 +150,35 @@ class Quote(_Message):
     score: float = 0.0
 
 
-class Findings(_Message):
-    """Quotes for one aspect, best first; more than a brief shows, so that some can be dropped."""
+class Notes(_Message):
+    """A reader's answer: every sentence that answers its aspect, none left out yet.
+
+    Attributes:
+        title: The aspect's.
+        quotes: In the order of its passages; empty if nothing answers it.
+        loose: There are only remarks without a form, the last resort.
+        files_changed: Files that could not be read as they were ranked, count.
+    """
 
     title: str
     quotes: tuple[Quote, ...]
+    loose: bool = False
+    files_changed: int = Field(default=0, ge=0)
+
+
+class Findings(_Message):
+    """Quotes for one aspect, best first; more than a brief shows, so that some can be dropped.
+
+    `unread` says why its reader found out nothing, empty if it read.
+    """
+
+    title: str
+    quotes: tuple[Quote, ...]
+    unread: str = ""
 
 
 class WriteRequest(_Message):
-    """Reader to writer."""
+    """Planner to writer."""
 
     question: Question
     docs: Folder
@@ -159,10 +197,14 @@ class Citation(_Message):
 
 
 class Answer(_Message):
-    """A section of the brief: the quotes chosen for one aspect, none if nothing was found."""
+    """A section of the brief: the quotes chosen for one aspect, none if nothing was found.
+
+    `unread` says why nobody looked for any, empty if somebody did.
+    """
 
     title: str
     quotes: tuple[Quote, ...]
+    unread: str = ""
 
 
 class Draft(_Message):

@@ -1,22 +1,15 @@
 """Does a brief keep what it promises: quotes that stand word for word where it says they stand."""
 
-from __future__ import annotations
-
 from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from services.brief.compose import compose, parse
 from services.brief.extract import same_saying
 from services.brief.folder import Unread, open_document
-from services.brief.message import Defect
+from services.brief.message import Defect, Draft
 from services.brief.prose import canonical_lines, canonical_text, paragraphs
 from services.brief.sentence import ends_whole
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-
-    from services.brief.message import Draft
 
 __all__ = ["Shelf", "check_markdown", "review", "stands_at"]
 

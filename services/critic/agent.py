@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from anyio import to_thread
-
 from mesh import Agent, Context, Fail, Handoff, Reply
 from services.brief.message import MAX_ROUNDS, Brief, BriefStats, Draft, ReviseRequest
 from services.brief.verify import review
 
 __all__ = ["critic", "criticise"]
 
-critic = Agent("critic", behaviour="1.0.0", description="Checks every quote at its source")
+critic = Agent("critic", behaviour="2.0.0", description="Checks every quote at its source")
 
 
 @critic.on(Draft)
 async def criticise(ctx: Context, draft: Draft) -> Handoff | Reply | Fail:
     """Open every source again; reply only if all quotes stand, nothing repeats, nothing is left."""
-    defects = await to_thread.run_sync(review, draft, abandon_on_cancel=True)
+    defects = await ctx.step("review", review, draft)
     if not defects:
         return Reply(_brief(draft))
     listed = "; ".join(defect.detail for defect in defects)

@@ -1,1 +1,1 @@
-"""First agent of the cited brief: splits the question and ranks passages."""
+"""First agent of the cited brief: splits the question, has each aspect read, joins the notes."""

@@ -1,1 +1,1 @@
-"""Second agent of the cited brief: extracts the best sentences."""
+"""Second agent of the cited brief: extracts the sentences about one aspect."""

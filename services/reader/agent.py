@@ -1,46 +1,22 @@
-"""The reader: ranked passages in, quotes per aspect out."""
+"""The reader: one aspect and its ranked passages in, every sentence that answers it out."""
 
-from __future__ import annotations
-
-from anyio import to_thread
-
-from mesh import Agent, Context, Fail, Handoff
+from mesh import Agent, Context, Fail, Reply
 from services.brief.extract import extract
-from services.brief.message import ReadRequest, WriteRequest
+from services.brief.message import Notes, ReadAspect
 
 __all__ = ["read", "reader"]
 
-reader = Agent("reader", behaviour="1.0.0", description="Extracts the best sentences")
+reader = Agent("reader", behaviour="2.0.0", description="Extracts sentences about one aspect")
 
 
-@reader.on(ReadRequest)
-async def read(ctx: Context, request: ReadRequest) -> Handoff | Fail:
-    """Open the ranked files again and take the sentences that answer best."""
-    findings = await to_thread.run_sync(
-        extract, request.docs, request.aspects, abandon_on_cancel=True
-    )
-    quotes = [quote for found in findings for quote in found.quotes]
-    if not quotes:
+@reader.on(ReadAspect)
+async def read(ctx: Context, request: ReadAspect) -> Reply | Fail:
+    """Open the ranked files again and note the sentences that answer the aspect."""
+    notes: Notes = await ctx.step("read", extract, request.docs, request.aspect)
+    files = len({passage.path for passage in request.aspect.passages})
+    if files and notes.files_changed == files:
         return Fail(
-            f"nothing to quote in `{request.docs}`: none of its passages about the question "
-            "is a whole sentence that stands alone"
+            f"none of the {files} files ranked for it can be read as it was: they were changed, or"
+            f" are gone from `{request.docs}`"
         )
-    files = len({quote.path for quote in quotes})
-    ctx.decide(
-        "quotes", f"kept {len(quotes)} sentences of {files} files", why="whole, relevant, different"
-    )
-    for found in findings:
-        if not found.quotes:
-            ctx.decide(
-                f"nothing about {found.title}", "left without a quote", why="none stands alone"
-            )
-    return Handoff(
-        "writer",
-        WriteRequest(
-            question=request.question,
-            docs=request.docs,
-            findings=findings,
-            folder=request.folder,
-        ),
-        next_task="write the brief",
-    )
+    return Reply(notes)

@@ -8,7 +8,7 @@ from services.brief.message import Draft, ReviseRequest, WriteRequest
 
 __all__ = ["rewrite", "write", "writer"]
 
-writer = Agent("writer", behaviour="1.0.0", description="Composes the brief")
+writer = Agent("writer", behaviour="1.1.0", description="Composes the brief")
 
 
 @writer.on(WriteRequest)

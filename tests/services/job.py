@@ -1,62 +1,80 @@
-"""The four handlers of the cited brief in one process, with a context that needs no mesh."""
+"""The cited brief's agents as a mesh in one process, with nothing but the clock made up."""
 
-from __future__ import annotations
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from uuid import UUID
+from mesh import Agent
+from mesh.agent.payload import decode_value
+from mesh.agent.ports import Limits
+from mesh.core import event as e
+from mesh.core.task import CLOSED, State, Task
+from services.brief.message import Brief
+from services.critic.agent import critic
+from services.planner.agent import planner
+from services.reader.agent import reader
+from services.writer.agent import writer
+from tests.runtime.rig import FAST, Rig, running
 
-from mesh import Handoff
-from mesh.core.packet import RelayPacket
-from services.brief.message import BriefRequest, Draft, ReadRequest, ReviseRequest, WriteRequest
-from services.critic.agent import criticise
-from services.planner.agent import plan
-from services.reader.agent import read
-from services.writer.agent import rewrite, write
-
-
-@dataclass
-class FakeContext:
-    """Answers without a mesh and keeps what was noted."""
-
-    task_id: str = "0" * 32
-    attempt: int = 1
-    hop: int = 0
-    packet: RelayPacket = field(default_factory=RelayPacket)
-    decisions: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
-    constraints: list[str] = field(default_factory=list[str])
-
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC)
-
-    def uuid(self) -> UUID:
-        return UUID(int=1)
-
-    def random(self) -> float:
-        return 0.5
-
-    def decide(self, id: str, summary: str, why: str = "") -> None:
-        self.decisions.append((id, summary, why))
-
-    def constraint(self, rule: str) -> None:
-        self.constraints.append(rule)
+AGENTS = (planner, reader, writer, critic)
 
 
-async def relay(request: BriefRequest, ctx: FakeContext) -> tuple[object, list[str]]:
-    """Run the four handlers one after the other; the outcome and the agents handed to."""
-    outcome: object = await plan(ctx, request)
-    hops: list[str] = []
-    while isinstance(outcome, Handoff):
-        hops.append(outcome.agent)
-        match outcome.value:
-            case ReadRequest() as value:
-                outcome = await read(ctx, value)
-            case WriteRequest() as value:
-                outcome = await write(ctx, value)
-            case ReviseRequest() as value:
-                outcome = await rewrite(ctx, value)
-            case Draft() as value:
-                outcome = await criticise(ctx, value)
-            case other:
-                raise TypeError(f"no agent takes {other!r}")
-    return outcome, hops
+@dataclass(frozen=True)
+class Ended:
+    """A task that has ended, and its children's."""
+
+    rig: Rig
+    task: Task
+    children: tuple[Task, ...]
+
+    @property
+    def state(self) -> State:
+        return self.task.state
+
+    @property
+    def brief(self) -> Brief:
+        """What came of it; it must have succeeded."""
+        assert self.task.failure is None, self.task.failure
+        assert self.task.result is not None
+        brief: Brief = decode_value(self.task.result, Brief)
+        return brief
+
+    @property
+    def error(self) -> str:
+        """Why it did not succeed."""
+        assert self.task.failure is not None
+        return self.task.failure.message
+
+    @property
+    def route(self) -> list[str]:
+        """Whom it was handed to."""
+        return [hop.target for hop in self.task.handoffs]
+
+    @property
+    def decided(self) -> dict[str, str]:
+        """Decisions of its packet and the reasons."""
+        return {decision.id: decision.why for decision in self.task.decisions}
+
+
+async def ended(
+    value: Any,
+    *,
+    to: str = "planner",
+    agents: Sequence[Agent] = AGENTS,
+    limits: Limits = FAST,
+) -> Ended:
+    """Submit a value to an agent and wait for the outcome of the task and of its children."""
+    rig = Rig()
+    async with running(*(rig.worker(agent, limits) for agent in agents)):
+        task_id = await rig.submit(to, value)
+        task = await rig.until(task_id, *CLOSED)
+        records = await rig.history(task_id)
+        events = [record.envelope.event for record in records if record.envelope]
+        delegated = [event for event in events if isinstance(event, e.Delegated)]
+        children = [await rig.until(each.child_task_id, *CLOSED) for each in delegated]
+    return Ended(rig, task, tuple(children))
+
+
+def replaying(limits: Limits = FAST) -> Limits:
+    """Limits that run every handler again over its record after each thing that came back."""
+    return replace(limits, always_replay=True)

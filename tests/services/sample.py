@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from services.brief.compose import compose
-from services.brief.extract import extract
-from services.brief.folder import Document, list_documents
+from services.brief.extract import extract, join
+from services.brief.folder import Document
 from services.brief.message import Draft, WriteRequest
-from services.brief.question import aspects
-from services.brief.rank import index_folder, rank
+from services.planner.agent import search
 
 DOCS = str(Path(__file__).parent / "docs")
 QUESTION = "How does a queue retry a failed job, drain workers and store jobs?"
@@ -20,10 +19,9 @@ def document(path: str, text: str) -> Document:
 
 
 def write_request(root: str, question: str = QUESTION) -> WriteRequest:
-    asked = aspects(question)
-    index = index_folder(root, list_documents(root), asked)
-    findings = extract(root, rank(index, asked))
-    return WriteRequest(question=question, docs=root, findings=findings, folder=index.folder)
+    searched = search(question, root)
+    findings = join([extract(root, aspect) for aspect in searched.aspects])
+    return WriteRequest(question=question, docs=root, findings=findings, folder=searched.folder)
 
 
 def draft_of(root: str, question: str = QUESTION) -> Draft:

@@ -7,17 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh import Fail, Reply
-from services.brief.extract import extract
-from services.brief.folder import list_documents
+from mesh.core.task import State
 from services.brief.message import BriefRequest
-from services.brief.question import aspects
-from services.brief.rank import index_folder, rank
 from services.brief.sentence import Form, form_of
 from services.brief.verify import check_markdown, review, stands_at
 from services.brief.words import stem
-from tests.services.job import FakeContext, relay
-from tests.services.sample import draft_of
+from tests.services.job import ended
+from tests.services.sample import draft_of, write_request
 
 PIECES = [
     "- ", "* ", "\n", "\n\n", "    ", "1. ", "> ", "[x] ", "# ", "<p>", "</p>", "<li>", "::",
@@ -80,9 +76,7 @@ ASKED = [
 
 
 def first_quote(root: Path, question: str) -> str:
-    asked = aspects(question)
-    index = index_folder(str(root), list_documents(str(root)), asked)
-    return extract(str(root), rank(index, asked))[0].quotes[0].text
+    return write_request(str(root), question).findings[0].quotes[0].text
 
 
 def write(root: Path, notes: dict[str, str]) -> None:
@@ -95,10 +89,9 @@ def write(root: Path, notes: dict[str, str]) -> None:
 async def test_notes_answer_a_question(tmp_path: Path, question: str, answer: str) -> None:
     write(tmp_path, NOTES)
     assert answer in first_quote(tmp_path, question)
-    outcome, hops = await relay(BriefRequest(question=question, docs=str(tmp_path)), FakeContext())
-    assert isinstance(outcome, Reply)
-    assert hops == ["reader", "writer", "critic"]
-    assert check_markdown(str(tmp_path), outcome.value.markdown) == []
+    job = await ended(BriefRequest(question=question, docs=str(tmp_path)))
+    assert check_markdown(str(tmp_path), job.brief.markdown) == []
+    assert job.route == ["writer", "critic"]
 
 
 @pytest.mark.parametrize(("question", "answer"), ASKED)
@@ -107,9 +100,8 @@ async def test_one_note_alone_answers_its_question(
 ) -> None:
     source = next(name for name, text in NOTES.items() if answer in text)
     write(tmp_path, {source: NOTES[source]})
-    outcome, _ = await relay(BriefRequest(question=question, docs=str(tmp_path)), FakeContext())
-    assert isinstance(outcome, Reply)
-    assert answer in outcome.value.markdown
+    job = await ended(BriefRequest(question=question, docs=str(tmp_path)))
+    assert answer in job.brief.markdown
 
 
 def test_a_note_about_the_thing_answers_what_was_decided_about_it(tmp_path: Path) -> None:
@@ -148,9 +140,9 @@ def test_the_critic_takes_whatever_the_reader_quotes(text: str, suffix: str) -> 
 async def test_notes_about_something_else_fail(tmp_path: Path) -> None:
     write(tmp_path, NOTES)
     request = BriefRequest(question="How do penguins hatch eggs?", docs=str(tmp_path))
-    outcome, _ = await relay(request, FakeContext())
-    assert isinstance(outcome, Fail)
-    assert "nothing relevant" in outcome.message
+    job = await ended(request)
+    assert job.state is State.FAILED
+    assert "nothing relevant" in job.error
 
 
 def test_a_remark_in_code_is_the_last_resort(tmp_path: Path) -> None:
