@@ -60,7 +60,8 @@ class Wakes:
         after = known.roles.task.position
         records = await self._bus.history(task_id, root_task_id=root_task_id, after=after)
         known.roles, known.read_s = follow(known.roles, records), anyio.current_time()
-        return bool(known.roles.known(position))
+        # What was not read after all is for the holder to judge: only a known role is skipped.
+        return known.roles.known(position) is not False
 
     def _forget(self) -> None:
         for task_id in list(self._tasks):
