@@ -5,7 +5,7 @@ Source: design, section 4.
 
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -299,8 +299,10 @@ class Asking:
                 raise AgentUnknown(event.agent)
             ports.known_agents.add(event.agent)
         turn = self._turn
-        caused = turn.cause.next(
-            event, event_id="", sender=turn.sender, occurred_at=ports.clock.now()
+        caused = replace(
+            turn.cause.next(event, event_id="", sender=turn.sender, occurred_at=ports.clock.now()),
+            attempt=turn.attempt,
+            started_at=turn.started_at,
         )
         input = await check_in(payload, ports.blobs)
         return event, child(turn.task, caused, event, spawn, input)

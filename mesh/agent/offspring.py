@@ -99,6 +99,14 @@ def report(task: Task, last: Sequence[Envelope]) -> Envelope:
     # A child belongs to one leg of its parent: the one of the agent that submitted it.
     return stamped(
         replace(
-            told, task_id=task.parent_task_id, parent_task_id="", to=task.submitted_by, source=b""
+            told,
+            task_id=task.parent_task_id,
+            parent_task_id="",
+            # As every event of the run that ended it: its span's parent is found by these.
+            causation_id=outcome.causation_id,
+            attempt=outcome.attempt,
+            started_at=outcome.started_at,
+            to=task.submitted_by,
+            source=b"",
         )
     )

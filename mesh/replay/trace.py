@@ -229,7 +229,7 @@ class _Drawing:
         node.waited_s = _waited_s(node, delivery, send.children if send else [])
         self._of_run[id(run)] = node
         self._place(node, send)
-        if all(isinstance(v.event, e.Canceled) for v in run.events):
+        if all(isinstance(v.event, e.Canceled | e.ChildFinished) for v in run.events):
             return  # wound up before any handler ran
         version = first.sender.behaviour_version
         spec = names.invoking(delivery, node.agent, attempt=attempt, version=version)
@@ -284,7 +284,7 @@ def _runs(history: Sequence[Record], by_id: dict[str, Record]) -> dict[str, _Run
         if envelope is None or not envelope.attempt or envelope.causation_id not in by_id:
             continue
         delivery = by_id[envelope.causation_id]
-        if delivery.envelope is None or not isinstance(delivery.envelope.event, e.OPENING):
+        if delivery.envelope is None or delivery.envelope.to != envelope.sender.agent:
             continue
         # The attempt alone is not enough: a run that was given back has the number of the next.
         process = (envelope.sender.instance, envelope.started_at)

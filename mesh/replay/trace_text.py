@@ -8,7 +8,10 @@ __all__ = ["trace_json", "trace_text"]
 
 
 def trace_text(trace: Trace) -> str:
-    """A trace as a tree: what, who, when since the trace began, how long; no newline at the end."""
+    """A trace as a tree: what, who, when since the trace began, how long; no newline at the end.
+
+    Where a child begins, its task id is named.
+    """
     noun = "hand-off" if trace.hops == 1 else "hand-offs"
     head = (
         f"trace {trace.trace_id}  task {trace.task_id}  {trace.state}"
@@ -23,9 +26,11 @@ def trace_text(trace: Trace) -> str:
             f"{span.agent} {span.pid or '-'}",
             f"+{_time((span.started_at - begun).total_seconds())}",
             _took(span),
-            _note(span),
+            note,
         )
-        for branch, span in zip(_branches(trace.spans), trace.spans, strict=True)
+        for branch, span, note in zip(
+            _branches(trace.spans), trace.spans, _notes(trace), strict=True
+        )
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [
@@ -90,8 +95,20 @@ def _took(span: Span) -> str:
     return "…" if span.status is Status.RUNNING else "?"
 
 
-def _note(span: Span) -> str:
-    notes = [f"attempt {span.attempt}"] if span.attempt > 1 else []
+def _notes(trace: Trace) -> list[str]:
+    """What is said of each span beside its times."""
+    known = {trace.task_id}
+    notes: list[str] = []
+    for span in trace.spans:
+        notes.append(_note(span, child=span.spec.task_id not in known))
+        known.add(span.spec.task_id)
+    return notes
+
+
+def _note(span: Span, *, child: bool) -> str:
+    notes = [f"task {span.spec.task_id}"] if child else []
+    if span.attempt > 1:
+        notes.append(f"attempt {span.attempt}")
     if span.status is not Status.OK:
         notes.append(f"{span.status}: {span.error}" if span.error else span.status.value)
     if span.waited_s is not None:

@@ -270,7 +270,7 @@ def test_what_nobody_can_read_is_a_failed_span() -> None:
     assert only.trace().state is State.UNKNOWN
 
 
-def test_a_childs_trace_hangs_below_the_run_that_made_it() -> None:
+def with_child() -> tuple[Trace, Envelope]:
     history = relay()
     submit = history.records[0].envelope
     assert submit is not None
@@ -293,7 +293,11 @@ def test_a_childs_trace_hangs_below_the_run_that_made_it() -> None:
     record = Record(
         position=15, stored_at=stored_at, subject=str(child.subject("s0")), raw=b"", envelope=child
     )
-    trace = trace_of([*history.records, record])
+    return trace_of([*history.records, record]), submit
+
+
+def test_a_childs_trace_hangs_below_the_run_that_made_it() -> None:
+    trace, submit = with_child()
     [sent] = [s for s in trace.spans if s.spec.task_id == "b" * 32]
     assert sent.spec.parent_span_id == span_id(submit.event_id, PROCESS, 1)
     assert sent.depth == 2
@@ -356,6 +360,31 @@ def test_the_text_says_what_went_wrong() -> None:
     assert "attempt 2, failed: python.ValueError" in text
     assert "lost" in text
     assert "1 min 5.0 s" in text
+
+
+def test_the_text_names_a_child_where_it_begins() -> None:
+    trace, _ = with_child()
+    lines = trace_text(trace).splitlines()
+    assert [line for line in lines if "b" * 32 in line] == [
+        f"  ├ send mesh.t.s0.reader       planner 7  +29.0 ms   0.0 ms  task {'b' * 32}"
+    ]
+
+
+def test_a_resumed_turn_is_drawn_below_the_report_that_woke_it() -> None:
+    history = History()
+    submit = history.submit(0)
+    history.write(submit, e.Suspended(waits=()), 20, began=10)
+    report = history.write(submit, e.ChildFinished(), 50, to="planner")
+    history.write(report, e.Resumed(wake_position=30), 60, began=55, pid=8)
+    history.write(report, e.Completed(), 60, began=55, pid=8)
+    assert shown(history.trace().spans) == [
+        (0, "send planner", Status.OK),
+        (1, "process planner", Status.OK),
+        (2, "invoke_agent planner", Status.OK),
+        (0, "send planner", Status.OK),
+        (1, "process planner", Status.OK),
+        (2, "invoke_agent planner", Status.OK),
+    ]
 
 
 def test_the_json_holds_everything() -> None:
