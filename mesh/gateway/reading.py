@@ -15,7 +15,7 @@ from mesh.core.subject import Subject
 from mesh.core.task import State, Task
 from mesh.errors import TaskUnknown
 
-__all__ = ["Archive", "Reading", "read"]
+__all__ = ["Archive", "Reading", "read", "read_on"]
 
 
 class Archive(Protocol):
@@ -74,6 +74,19 @@ async def read(bus: Bus, archive: Archive, task_id: str) -> Reading:
     return Reading(
         records=records, task=task, fence=task.moved if task.moved >= first_logged else 0
     )
+
+
+async def read_on(bus: Bus, reading: Reading) -> Reading:
+    """The same task with what was stored since; complete when this read began.
+
+    Raises:
+        Unavailable: The log cannot be read now.
+    """
+    task = reading.task
+    new = await bus.history(task.task_id, root_task_id=task.root_task_id, after=task.position)
+    after = fold(new, task)
+    fence = after.moved if after.moved > task.moved else reading.fence
+    return Reading(records=[*reading.records, *new], task=after, fence=fence)
 
 
 def _begins(record: Record) -> bool:

@@ -11,14 +11,14 @@ from mesh.blob.port import BlobStore
 from mesh.bus.port import Bus
 from mesh.bus.settle import settle
 from mesh.clock import Clock, IdSource
-from mesh.core.envelope import Envelope, Sender, TraceContext
+from mesh.core.envelope import Envelope, Record, Sender, TraceContext
 from mesh.core.event import TaskEvent
 from mesh.core.fold import evolve
 from mesh.core.ids import derived_id
 from mesh.core.subject import shard_of
-from mesh.core.task import EMPTY
+from mesh.core.task import EMPTY, Task
 from mesh.errors import Contested, Fenced, Invalid, NameInvalid
-from mesh.gateway.reading import Archive, Reading, read
+from mesh.gateway.reading import Archive, Reading, read, read_on
 from mesh.registry.port import Registry
 from mesh.telemetry.context import stamped
 from mesh.telemetry.names import SENT, sending
@@ -114,7 +114,7 @@ class Writing:
         refusals = 0
         while True:
             reading = await self.read(task_id)
-            event = None if _mine(reading, [event_id]) else decide(reading)
+            event = None if _mine(reading.records, EMPTY, [event_id]) else decide(reading)
             if event is None:
                 return reading
             envelope = self._next(reading, event, event_id, request)
@@ -155,9 +155,9 @@ class Writing:
             Contested: The task moved faster than the request could follow.
         """
         event_ids = [derived_id(request.id, kind.kind, ordinal) for ordinal in range(_TRIES)]
+        reading = await self.read(task_id)
+        mine = _mine(reading.records, EMPTY, event_ids)
         for event_id in event_ids:
-            reading = await self.read(task_id)
-            mine = _mine(reading, event_ids)
             for envelope, counts in mine:
                 if counts:
                     return reading, envelope
@@ -165,17 +165,22 @@ class Writing:
             event = await decide(reading, before)
             if any(envelope.event_id == event_id for envelope in before):
                 continue
-            try:
-                await self.append(self._next(reading, event, event_id, request))
-            except Fenced:
-                continue  # another gateway serves this very request: what it wrote is read next
-            # Outside the log: whoever runs the task looks at once, and not on its next beat.
-            await self.parts.bus.hint(f"look.{task_id}")
-        reading = await self.read(task_id)
-        for envelope, counts in _mine(reading, event_ids):
+            await self._report(self._next(reading, event, event_id, request))
+            # What was read is not read again: a report to a long history stays a small thing.
+            seen, reading = reading, await read_on(self.parts.bus, reading)
+            mine += _mine(reading.records[len(seen.records) :], seen.task, event_ids)
+        for envelope, counts in mine:
             if counts:
                 return reading, envelope
         raise Contested(f"task `{task_id}` changed hands {_TRIES} times meanwhile; try again")
+
+    async def _report(self, envelope: Envelope) -> None:
+        try:
+            await self.append(envelope)
+        except Fenced:
+            return  # another gateway serves this very request: what it wrote is read next
+        # Outside the log: whoever runs the task looks at once, and not on its next beat.
+        await self.parts.bus.hint(f"look.{envelope.task_id}")
 
     async def append(self, envelope: Envelope, *, expected: int | None = None) -> None:
         """Append one event, fenced if it moves its task, and find out what became of it.
@@ -207,11 +212,17 @@ class Writing:
         return stamped(replace(envelope, to=task.owner, hop=task.hops), request.trace)
 
 
-def _mine(reading: Reading, event_ids: Sequence[str]) -> list[tuple[Envelope, bool]]:
-    """The events of these ids that stand, and whether each changed what the task's owner has."""
+def _mine(
+    records: Sequence[Record], task: Task, event_ids: Sequence[str]
+) -> list[tuple[Envelope, bool]]:
+    """The events of these ids that stand, and whether each changed what the task's owner has.
+
+    `task` is the state before the first of the records.
+    """
+    if all(r.envelope is None or r.envelope.event_id not in event_ids for r in records):
+        return []
     found: list[tuple[Envelope, bool]] = []
-    task = EMPTY
-    for record in reading.records:
+    for record in records:
         before, task = task, evolve(task, record)
         if record.envelope is not None and record.envelope.event_id in event_ids:
             found.append((record.envelope, task.leg != before.leg))
