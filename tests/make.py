@@ -78,30 +78,56 @@ def submitted(to: str = "planner", **options: str) -> Envelope:
 
 
 _AGENTS = st.sampled_from(["planner", "reader", "writer"])
+_IDS = st.sampled_from("cdt")
+"""Of children, timers and questions alike, so that what is asked and what comes often meet."""
+_ORDINALS = st.integers(0, 3)
+_COUNTS = st.dictionaries(st.sampled_from(["tokens", "cents"]), st.integers(0, 9), max_size=2)
+_AT = st.sampled_from([None, START + timedelta(days=1)])
+_WAITS: st.SearchStrategy[e.Wait] = st.one_of(
+    st.builds(e.Wait, what=st.sampled_from(["child", "timer", "input"]), id=_IDS, group=_ORDINALS),
+    st.builds(
+        e.Wait, what=st.just("signal"), id=st.sampled_from(["go/1", "go/2"]), group=_ORDINALS
+    ),
+)
 _EVENTS: list[st.SearchStrategy[e.TaskEvent]] = [
-    st.just(e.TaskSubmitted(input=TEXT)),
+    st.builds(e.TaskSubmitted, input=st.just(TEXT), budget=_COUNTS),
     st.just(e.WorkStarted()),
     st.just(e.WorkReleased(reason="drain")),
-    st.builds(e.StepRecorded, ordinal=st.integers(0, 3), name=st.just("s")),
+    st.builds(e.StepRecorded, ordinal=_ORDINALS, name=st.just("s"), undoes=_ORDINALS),
     st.builds(
         e.Noted,
         constraints=st.tuples(st.sampled_from(["a", "b"])),
         decisions=st.tuples(st.builds(Decision, id=st.sampled_from("xyz"), summary=st.just("s"))),
     ),
-    st.just(e.AttemptFailed(failure=FAILURE)),
+    st.builds(e.Spent, counter=st.just("tokens"), amount=st.integers(0, 9), ordinal=_ORDINALS),
+    st.builds(e.TimerSet, ordinal=_ORDINALS, timer_id=_IDS, fires_at=_AT),
+    st.builds(e.InputRequested, ordinal=_ORDINALS, request_id=_IDS, expires_at=_AT),
+    st.builds(
+        e.Delegated, ordinal=_ORDINALS, child_task_id=_IDS, agent=st.just("reader"), budget=_COUNTS
+    ),
+    st.builds(e.CompensationRegistered, ordinal=_ORDINALS, name=st.just("u")),
+    st.builds(e.AttemptFailed, failure=st.just(FAILURE), ordinal=_ORDINALS, retry_at=_AT),
     st.just(e.HandedOff(input=TEXT)),
     st.just(e.CancelRequested(reason="why")),
-    st.just(e.Completed(result=TEXT)),
-    st.just(e.Failed(failure=FAILURE)),
-    st.just(e.Rejected(failure=FAILURE)),
-    st.just(e.Canceled()),
+    # One among the others, or few histories would get far.
+    st.sampled_from(
+        [
+            e.Completed(result=TEXT),
+            e.Failed(failure=FAILURE),
+            e.Rejected(failure=FAILURE),
+            e.Canceled(),
+        ]
+    ),
     st.builds(e.DeadLettered, delivery_position=st.integers(0, 12), failure=st.just(FAILURE)),
     st.just(e.Redriven(delivery_id="d", input=TEXT)),
-    st.just(e.Suspended(waits=(e.Wait(what="child", id="c"),))),
+    st.builds(e.Suspended, waits=st.lists(_WAITS, min_size=1, max_size=4).map(tuple)),
     st.just(e.Resumed(wake_id="w", wake_position=2)),
     st.just(e.Parked(ordinal=1, recorded="a", asked="b")),
     st.just(e.Unparked()),
-    st.just(e.ChildFinished(child_task_id="c", state="COMPLETED")),
+    st.builds(e.ChildFinished, child_task_id=_IDS, state=st.just("COMPLETED"), spent=_COUNTS),
+    st.builds(e.InputReceived, request_id=_IDS, answer=st.just(TEXT)),
+    st.builds(e.TimerFired, timer_id=st.one_of(_IDS, st.just("deadline"))),
+    st.just(e.Signaled(name="go", value=TEXT)),
     st.just(e.ProgressReported(text="half", fraction=0.5)),
 ]
 
@@ -111,7 +137,7 @@ def histories(draw: st.DrawFn, max_size: int = 16) -> Sequence[Record]:
     """Any history at all: possible ones, impossible ones, unreadable messages in between."""
     made: list[Record] = []
     if draw(st.booleans()):
-        made.append(record(1, submitted()))
+        made.append(record(1, replace(submitted(), deadline=draw(_AT))))
     for _ in range(draw(st.integers(0, max_size))):
         position = (made[-1].position if made else 0) + draw(st.integers(1, 3))
         if draw(st.integers(0, 9)) == 0:

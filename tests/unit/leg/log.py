@@ -15,13 +15,13 @@ from mesh.core import event as e
 from mesh.core.carrier import opens_turn
 from mesh.core.envelope import Envelope, Record
 from mesh.core.fold import evolve
-from mesh.core.leg import Leg
 from mesh.core.subject import LOG
 from mesh.core.task import EMPTY, Task
 from mesh.errors import Fenced, Unavailable, Unresolved
 from tests.make import START
+from tests.unit.leg.compare import as_folded, as_told
 from tests.unit.leg.program import End, Program, Run
-from tests.unit.leg.story import Story, Thing, tell
+from tests.unit.leg.story import Story, tell
 
 __all__ = ["Delivery", "Grip", "Log", "Wrong"]
 
@@ -199,33 +199,9 @@ class Log:
 
     def _compare(self, position: int) -> None:
         """The fold and the story tell the same."""
-        task, story = self.task, self.story
-        seen = (
-            task.turn.delivery_position if task.turn else None,
-            opens_turn(task, position),
-            bool(task.turn and task.turn.claim_id),
-            task.owner,
-            task.closed,
-            task.cancel_requested,
-            task.overdue,
-            bool(task.leg and task.leg.suspended),
-            bool(task.leg and task.leg.parked),
-            _open_things(task),
-        )
-        told: tuple[object, ...] = (
-            story.carrier,
-            story.opened,
-            story.claim is not None,
-            story.owner,
-            bool(story.ended),
-            story.canceled,
-            story.overdue,
-            story.groups is not None,
-            story.parked,
-            set[Thing]() if story.ended and not story.dead else story.open,
-        )
-        if seen != told:
-            raise Wrong(self.told(f"fold says {seen}, the story {told}"))
+        seen, told = as_folded(self.task), as_told(self.story)
+        if seen != told or opens_turn(self.task, position) != self.story.opened:
+            raise Wrong(self.told(f"at {position} fold says {seen}, the story {told}"))
 
     def _judge(self, envelopes: Sequence[Envelope], grip: Grip) -> None:
         """What an agent may append: it carries the turn, and the handler would ask for it."""
@@ -268,14 +244,3 @@ class Log:
         if story.ended or (story.idle and not story.met and not story.canceled):
             return
         raise Wrong(self.told("P1: open, nobody carries it, and it waits for nothing"))
-
-
-def _open_things(task: Task) -> set[tuple[str, str]]:
-    """What a leg still holds open, as the fold says."""
-    leg = task.leg or Leg(opened_id="", opened_position=0)
-    return {
-        *(("child", child.id) for child in leg.children),
-        *(("timer", timer.id) for timer in leg.timers),
-        *(("input", question.id) for question in leg.questions),
-        *(("undo", undo.name) for undo in leg.undos),
-    }

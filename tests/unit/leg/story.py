@@ -27,11 +27,12 @@ class Story:
     `came` holds what was asked for and has come, recorded steps too, in that order; `how` says
     by which kind of event.
     `groups` are the waits of a suspended leg. `opened` is set only at a position that opened a
-    turn.
+    turn. `limited` says that the task has a deadline.
     """
 
     owner: str = ""
     hops: int = 0
+    limited: bool = False
     opened: bool = False
     carrier: int | None = None
     claim: int | None = None
@@ -94,6 +95,8 @@ def _next(s: Story, v: Envelope, p: int) -> Story:
         return s
     if isinstance(v.event, e.TaskSubmitted | e.HandedOff):
         return _leg(s, v, p)
+    if isinstance(v.event, e.DeadLettered) and v.event.delivery_position != s.carrier:
+        return s  # the notice of an unreadable message
     if isinstance(v.event, e.CLOSING):
         dead = isinstance(v.event, e.DeadLettered)
         return replace(
@@ -106,7 +109,8 @@ def _leg(s: Story, v: Envelope, p: int) -> Story:
     if isinstance(v.event, e.TaskSubmitted) and s.owner:
         return s
     hops = s.hops + isinstance(v.event, e.HandedOff)
-    new = Story(owner=v.to, hops=hops, canceled=s.canceled, overdue=s.overdue)
+    limited = s.limited if s.owner else v.deadline is not None
+    new = Story(owner=v.to, hops=hops, limited=limited, canceled=s.canceled, overdue=s.overdue)
     return _carried(new, p)
 
 
@@ -165,8 +169,8 @@ def _recorded(s: Story, event: e.TaskEvent) -> Story:
 def _informed(s: Story, event: e.TaskEvent, p: int) -> Story:
     match event:
         case e.TimerFired(timer_id="deadline"):
-            woken = _carried(s, p) if s.idle and not s.overdue else s
-            return replace(woken, overdue=True)
+            woken = _carried(s, p) if s.idle and s.limited and not s.overdue else s
+            return replace(woken, overdue=s.limited)
         case e.ChildFinished():
             return _came(s, ("child", event.child_task_id), event.kind, p)
         case e.InputReceived():
