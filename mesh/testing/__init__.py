@@ -1,1 +1,19 @@
-"""For authors of agents and adapters: contracts, manual clock, real servers."""
+"""For authors of agents: a mesh in one process, on a clock that only the test moves.
+
+Of no use in production. `mesh.testing.broker` has real servers for authors of adapters.
+"""
+
+from mesh.testing.clock import ManualClock, ManualIds
+from mesh.testing.mesh import LocalMesh, SubmitOptions, local_mesh
+from mesh.testing.task import LocalTask, RecordedStep, Waiting
+
+__all__ = [
+    "LocalMesh",
+    "LocalTask",
+    "ManualClock",
+    "ManualIds",
+    "RecordedStep",
+    "SubmitOptions",
+    "Waiting",
+    "local_mesh",
+]

@@ -9,19 +9,21 @@ class ManualClock:
     """A clock that stands still until it is advanced."""
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
-        self._start, self._elapsed_s = start, 0.0
+        # Whole microseconds, as instants have them: floats that are summed up would miss a timer.
+        self._start, self._elapsed = start, timedelta()
 
     def now(self) -> datetime:
         """The start plus what was advanced."""
-        return self._start + timedelta(seconds=self._elapsed_s)
+        return self._start + self._elapsed
 
     def monotonic(self) -> float:
         """Seconds advanced so far."""
-        return self._elapsed_s
+        return self._elapsed.total_seconds()
 
-    def advance(self, seconds: float) -> None:
-        """Let time pass."""
-        self._elapsed_s += seconds
+    def advance(self, duration: float | timedelta) -> None:
+        """Let time pass; a number is seconds."""
+        span = duration if isinstance(duration, timedelta) else timedelta(seconds=duration)
+        self._elapsed += span
 
 
 class ManualIds:
