@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import anyio
@@ -11,7 +11,6 @@ import pytest
 
 from mesh.bus.draft import HEADERS_BYTES
 from mesh.bus.inproc import Fault, InprocBus
-from mesh.clock import SystemClock
 from mesh.core import event as e
 from mesh.core.leg import DEADLINE
 from mesh.core.subject import INFORMING
@@ -21,18 +20,13 @@ from mesh.store.inproc import InprocStore
 from mesh.store.surreal import open_surreal
 from mesh.testing.clock import ManualClock
 from mesh.wire.codec import encode
-from tests.make import FAILURE, START, TENANT, TEXT, envelope
+from tests.make import FAILURE, START, TENANT, TEXT
 from tests.runtime.ledger_rig import Rig, task_id
+from tests.runtime.sleeper import DUE, NAP, asleep, fired, submitted, told
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
-
-    from mesh.core.envelope import Envelope, Record
-    from mesh.store.port import Checkpoint, Commit
-
-DUE = START + timedelta(minutes=1)
-NAP = "nap"
 
 
 @pytest.fixture
@@ -54,29 +48,6 @@ async def rig(
     monkeypatch.setenv("SURREAL_SYNC_DATA", "true")
     async with open_surreal(str(tmp_path / "store"), tenant=TENANT) as store:
         yield Rig(store=store, bus=bus, clock=clock)
-
-
-def told(event: e.TaskEvent, number: int = 1, *, by: str = "sleeper", to: str = "log") -> Envelope:
-    return envelope(event, sender=by, to=to, task_id=task_id(number))
-
-
-def submitted(number: int = 1, *, deadline: datetime | None = None) -> Envelope:
-    made = told(e.TaskSubmitted(input=TEXT), number, by="gateway", to="sleeper")
-    return replace(made, deadline=deadline)
-
-
-def asleep(number: int = 1, *, due: datetime = DUE) -> list[Envelope]:
-    """A task that sleeps until `due`."""
-    return [
-        submitted(number),
-        told(e.TimerSet(ordinal=1, timer_id=NAP, fires_at=due), number),
-        told(e.Suspended(waits=(e.Wait(what="timer", id=NAP),)), number),
-    ]
-
-
-async def fired(rig: Rig, number: int = 1) -> list[Record]:
-    history = await rig.bus.history(task_id(number))
-    return [r for r in history if r.envelope and isinstance(r.envelope.event, e.TimerFired)]
 
 
 async def addressees(rig: Rig, number: int = 1) -> list[str]:
@@ -315,74 +286,3 @@ async def test_a_timer_that_cannot_be_written_does_not_keep_the_others_from_firi
         assert await ledger.fire() == 0
     assert (len(await fired(rig, 1)), len(await fired(rig, 2))) == (0, 1)
     assert f"timer {task_id(1)}/deadline cannot be fired" in caplog.text
-
-
-class Doubtful(InprocStore):
-    """A store whose every commit is written but has no answer the first time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.commits = 0
-
-    async def commit(self, commit: Commit, *, expected: Checkpoint) -> None:
-        self.commits += 1
-        await super().commit(commit, expected=expected)
-        if self.commits % 2:
-            raise Unavailable("written, but nobody knows")
-
-
-async def test_timers_of_a_commit_without_an_answer_are_known(clock: ManualClock) -> None:
-    bus = InprocBus(tenant=TENANT, clock=clock)
-    rig = Rig(store=Doubtful(), bus=bus, clock=clock)
-    async with rig.ledger().running() as ledger:
-        for number in (1, 2, 3):
-            await rig.tell(*asleep(number))
-            await ledger.recorded()
-        clock.advance(61)
-        assert await ledger.fire() == 3
-        assert await ledger.fire() == 0
-        assert ledger.timers.next_due() is None
-
-
-async def wait_until_fired(rig: Rig, number: int) -> Record:
-    with anyio.fail_after(10):
-        async with rig.bus.tail("s0", after=0) as batches:
-            async for records in batches:
-                for record in records:
-                    made = record.envelope
-                    if made and made.kind == e.TimerFired.kind and made.task_id == task_id(number):
-                        return record
-    raise AssertionError("unreachable")
-
-
-async def test_left_alone_it_fires_on_time_whatever_the_bus_does() -> None:
-    rig = Rig(store=InprocStore())
-    now = SystemClock().now()
-    ledger = rig.ledger()
-    await rig.tell(*asleep(1, due=now - timedelta(days=1)))
-    async with ledger.running(), anyio.create_task_group() as tasks:
-        tasks.start_soon(ledger.timers.run)
-        await wait_until_fired(rig, 1)
-        due = SystemClock().now() + timedelta(seconds=0.2)
-        await rig.tell(*asleep(2, due=due))
-        await ledger.recorded()
-        rig.bus.faults.extend([Fault.DOWN, Fault.LOST, Fault.STORED])
-        record = await wait_until_fired(rig, 2)
-        assert record.stored_at >= due
-        await rig.tell(*asleep(3, due=now))
-        await wait_until_fired(rig, 3)
-        tasks.cancel_scope.cancel()
-    assert [len(await fired(rig, number)) for number in (1, 2, 3)] == [1, 1, 1]
-
-
-async def test_a_clock_that_jumps_is_noticed(clock: ManualClock) -> None:
-    rig = Rig(store=InprocStore(), bus=InprocBus(tenant=TENANT, clock=clock), clock=clock)
-    ledger = rig.ledger()
-    await rig.tell(*asleep(due=START + timedelta(days=3)))
-    async with ledger.running(), anyio.create_task_group() as tasks:
-        tasks.start_soon(ledger.timers.run)
-        await anyio.wait_all_tasks_blocked()
-        assert await fired(rig) == []
-        clock.advance(3 * 86400)
-        await wait_until_fired(rig, 1)
-        tasks.cancel_scope.cancel()
