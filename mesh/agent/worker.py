@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass
 
 import anyio
@@ -39,6 +39,8 @@ _LOOK_S = 0.01
 """How often, at most, it is looked whether a handler takes long."""
 _BLOCKED_S = 1.0
 """How late a look must be to be a handler's fault, and worth a warning."""
+_SUSPECT = 2
+"""Claims without progress, the last one without a word, that make a delivery a suspect."""
 _log = logging.getLogger(__name__)
 
 
@@ -89,6 +91,7 @@ class Worker:
         self._stop = anyio.Event()
         self._places: set[tuple[str, int]] = set()
         self._wakes = Wakes(ports.bus)
+        self._alone = anyio.Lock()
         self._busy = 0
         self._idle, self._working = anyio.Event(), anyio.Event()
         self._leaving = False
@@ -253,8 +256,9 @@ class Worker:
         began = self._ports.clock.monotonic()
         try:
             span = processing(record, turn.delivery.shard, attempt=turn.attempt)
-            with telemetry.span(span):
-                return await self._take_up(run, verdict, exhausted=exhausted)
+            async with self._alone if _suspect(turn) else nullcontext():
+                with telemetry.span(span):
+                    return await self._take_up(run, verdict, exhausted=exhausted)
         finally:
             telemetry.record(PROCESS_S, self._ports.clock.monotonic() - began)
 
@@ -353,3 +357,13 @@ class Worker:
         release = decide.release(turn.task, reason="the process stops")
         verdict = await turn.commit(release, despite_cancel=True)
         return (verdict, 0.0) if verdict is Next.GO_ON else (Next.DROP, None)
+
+
+def _suspect(turn: Turn) -> bool:
+    """Whether a delivery may be what killed the processes that had it.
+
+    Those beside it lost their claims with it. They come again together, and would reach the limit
+    together; so of the suspects one runs at a time, and only the guilty one dies again.
+    """
+    known = turn.task.turn
+    return known is not None and known.claim_open and known.attempts >= _SUSPECT

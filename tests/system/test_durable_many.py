@@ -1,0 +1,136 @@
+"""Many at once: a thousand children, a tree that is cancelled, a poison among good ones."""
+
+import statistics
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+import pytest
+
+from mesh.client import TaskHandle
+from mesh.clock import SystemClock
+from mesh.wire.v1.api_pb2 import Task
+from tests.system.durable_agents import POISON, Order
+from tests.system.durable_rig import DurableMesh, durable_mesh
+
+pytestmark = [pytest.mark.anyio, pytest.mark.live]
+REGISTERED = "task.compensation_registered"
+
+
+async def test_the_cost_of_a_child_does_not_grow_with_their_number(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    bars = request.config.getoption("--bars")
+    few, many, rounds = (100, 1000, 3) if bars else (20, 100, 1)
+    took: dict[int, list[float]] = {few: [], many: []}
+    async with durable_mesh(tmp_path, {"fan": 1, "chaff": 1}) as live:
+        await joined(live, few)  # the first one pays for what the processes load
+        for _ in range(rounds):
+            for children in (*[few] * (many // few if bars else 1), many):
+                took[children].append(await joined(live, children))
+        await live.recorded()
+        await live.check_store_is_log([])
+    cost_ms = {n: 1000 * statistics.median(each) / n for n, each in took.items()}
+    print(f"\nms a child, median: {cost_ms}; seconds: {took}")  # noqa: T201
+    if bars:
+        assert 0.8 <= cost_ms[many] / cost_ms[few] <= 1.2
+
+
+async def joined(live: DurableMesh, children: int) -> float:
+    """Fan out and join; gives the seconds it took by the log's clock."""
+    with anyio.fail_after(300):
+        task = await live.client.submit("fan", Order("chaff", children))
+        assert await task.result() == list(range(children))
+        info = await task.info()
+    return (info.closed_at.ToDatetime() - info.submitted_at.ToDatetime()).total_seconds()
+
+
+async def test_a_cancelled_tree_ends_and_is_undone_in_reverse(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    async with durable_mesh(tmp_path, {"trunk": 1, "branch": 1, "twig": 1}) as live:
+        root = await live.client.submit("trunk", 5)
+        tree = await grown(live, root.id)
+        cancelled_at = SystemClock().now()
+        await root.cancel("no more")
+        ends = [await ended(live, task_id) for task_id in tree]
+        last_s = max((end - cancelled_at).total_seconds() for end in ends)
+        print(f"\n{len(tree)} tasks CANCELED within {last_s:.2f} s")  # noqa: T201
+        for task_id in tree:
+            kinds = [e.kind async for e in live.client.events(task_id=task_id)]
+            registered = [("a", "b")[n] for n in range(kinds.count(REGISTERED))]
+            done = [d.what for d in live.done(task_id)]
+            assert {each for each in done if len(each) == 1} <= set(registered)
+            undone = [each for each in done if each.startswith("undo")]
+            assert undone == [f"undo-{name}" for name in reversed(registered)]
+        await live.check_store_is_log(tree)
+        if request.config.getoption("--bars"):
+            assert last_s <= 3
+
+
+async def grown(live: DurableMesh, root_id: str) -> list[str]:
+    """Wait until the whole tree is there and half of its ends have begun; gives its tasks."""
+    with anyio.fail_after(60):
+        while True:
+            await live.more_done()
+            if sum(d.what == "a" for d in live.done()) < 6 + 13:
+                continue
+            await live.recorded()
+            tree = [t.task_id async for t in live.client.tasks() if t.root_task_id == root_id]
+            if len(tree) == 31:
+                return tree
+
+
+async def ended(live: DurableMesh, task_id: str) -> datetime:
+    """When a task was cancelled, by the log's clock."""
+    with anyio.fail_after(60):
+        async for update in live.client.task(task_id).watch():
+            if update.task.HasField("closed_at"):
+                assert update.task.state == Task.CANCELED
+                return update.task.closed_at.ToDatetime(UTC)
+    raise AssertionError(f"{task_id} did not end")
+
+
+async def test_a_poison_is_a_dead_letter_and_all_others_are_done(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    count = 1000 if request.config.getoption("--bars") else 100
+    async with durable_mesh(tmp_path, {"eater": 1}) as live:
+        began = SystemClock().monotonic()
+        meals = [f"meal {n}" for n in range(count)]
+        meals.insert(count // 2, POISON)
+        tasks: dict[str, TaskHandle] = {}
+        for meal in meals:
+            tasks[meal] = await live.client.submit("eater", meal)
+        bad = tasks.pop(POISON)
+        for meal, task in tasks.items():
+            assert await task.result(timeout_s=240) == f"ate {meal}"
+        good_s = SystemClock().monotonic() - began
+        await dead(bad)
+        dead_s = SystemClock().monotonic() - began
+        await live.recorded()
+        (letter,) = [each async for each in live.client.dead_letters()]
+        assert letter.task_id == bad.id
+        assert letter.error.code == "agent.attempts_exhausted"
+        assert letter.attempts == 5
+        # One that dies before it is slow enough to claim leaves no trace of its first run.
+        assert len(live.done(bad.id)) in (5, 6)
+        print(  # noqa: T201
+            f"\n{count} good ones done after {good_s:.1f} s, the poison dead-lettered after"
+            f" {dead_s:.1f} s: {letter.error.message}"
+        )
+        (live.folder / "mended").touch()
+        await live.run("dlq", "redrive", bad.id)
+        assert await bad.result(timeout_s=60) == f"ate {POISON}"
+        await live.recorded()
+        assert [each async for each in live.client.dead_letters()] == []
+        await live.check_store_is_log([bad.id, *(task.id for task in tasks.values())])
+
+
+async def dead(task: TaskHandle) -> None:
+    """Wait until a task is dead-lettered."""
+    with anyio.fail_after(240):
+        async for update in task.watch():
+            if update.task.dead_lettered:
+                return
+    raise AssertionError("it ended otherwise")
