@@ -101,8 +101,9 @@ def test_any_one_group_of_waits_that_is_met_opens_one_turn(
     task = after(*GROUPS, *came)
     assert carrier(task) == opener
     assert leg(task).suspended is (opener is None)
-    openers = follow(Roles(), history(*GROUPS, *came)).openers
-    assert openers == ({1} if opener is None else {1, opener})
+    roles = follow(Roles(), history(*GROUPS, *came))
+    assert roles.openers == ({1} if opener is None else {1, opener})
+    assert [roles.known(n) for n in (1, 2, opener or 1, 99)] == [True, False, True, None]
 
 
 def test_a_wait_that_is_met_before_it_is_stored_does_not_end_the_turn() -> None:

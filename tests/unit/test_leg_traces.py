@@ -238,6 +238,20 @@ def test_who_came_as_new_beside_another_runs_one_step_and_no_more() -> None:
     assert end(w) == {"s1": 2, "s2": 1, "s3": 1}
 
 
+def test_who_came_as_new_to_a_turn_that_is_claimed_lets_go() -> None:
+    w = world("relay")
+    w.to(w.take(1), "ack")
+    handed = w.log.task.position
+    a = w.take(handed)
+    w.to(a, "append suspended")
+    w.expire(a)
+    b = w.take(handed, count_lost=True)
+    w.to(b, "judge")
+    assert w.go(b) == "", "neither acked nor carried"
+    assert not w.log.deliveries[handed].acked
+    assert end(w) == {"s1": 1, "s2": 1, "s3": 1}
+
+
 def test_a_delivery_that_comes_back_to_its_process_as_new_repeats_nothing_recorded() -> None:
     w = world("long", workers=1)
     a = w.take(1)

@@ -87,7 +87,8 @@ class World:
     def take(self, position: int, *, count_lost: bool = False, place: Place | None = None) -> Place:
         """A delivery goes to a free process."""
         delivery = self.log.deliveries[position]
-        self.log.faults["count"] += count_lost
+        if count_lost:
+            self.log.faults["count"] += 1
         place = place or next(p for p in self.free() if p.bench.agent == _to(delivery))
         redelivered = delivery.times > 0 and not count_lost
         delivery.times += 1
@@ -104,7 +105,8 @@ class World:
         """The line a process stands before is done; gives the next one's text, "" at the end."""
         if place.lines is None:
             raise LookupError("this process holds nothing")
-        self.log.faults[fate] += fate in KINDS
+        if fate in KINDS:
+            self.log.faults[fate] += 1
         try:
             place.line = place.lines.send(fate)
         except StopIteration:
