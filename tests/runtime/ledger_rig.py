@@ -111,9 +111,9 @@ class Rig:
     def recorder(self, *, batch: int = 500) -> Recorder:
         return Recorder(self.parts(batch=batch))
 
-    def ledger(self, *, instance: str = "ledger-1") -> Ledger:
+    def ledger(self, *, batch: int = 500, instance: str = "ledger-1") -> Ledger:
         """A recorder with its timers, as one process has them; it does not run yet."""
-        parts = self.parts(instance=instance)
+        parts = self.parts(batch=batch, instance=instance)
         recorder = Recorder(parts)
         return Ledger(self.bus, recorder, Timers(parts, recorder))
 

@@ -137,11 +137,15 @@ async def test_a_task_that_went_on_before_the_ledger_caught_up_gets_no_timer(
     await rig.tell(*asleep())
     async with rig.ledger().running():
         pass
+    for _ in range(20):
+        await rig.tell(told(e.ProgressReported(text="dreaming")))
     await rig.tell(told(e.Completed(result=TEXT)))
     clock.advance(61)
-    behind = rig.ledger()
+    behind = rig.ledger(batch=1)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(behind.recorder.run, "s0")
+        while behind.timers.next_due() is None:
+            await anyio.lowlevel.checkpoint()
         assert await behind.timers.fire_due() == 0
         tasks.cancel_scope.cancel()
     assert await fired(rig) == []
@@ -271,6 +275,24 @@ async def test_an_append_that_fails_is_made_again_unless_it_was_stored(
         assert await ledger.fire() == 2 * again
         assert ledger.timers.next_due() is None
     assert [len(await fired(rig, number)) for number in (1, 2)] == [1, 1]
+
+
+async def test_after_an_append_without_an_answer_the_record_tells_what_was_stored(
+    rig: Rig, clock: ManualClock
+) -> None:
+    await rig.tell(*asleep())
+    ledger = rig.ledger()
+    async with ledger.running():
+        assert await ledger.fire() == 0
+    clock.advance(61)
+    rig.bus.faults.append(Fault.STORED)
+    with pytest.raises(Unresolved):
+        await ledger.timers.fire_due()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ledger.recorder.run, "s0")
+        assert await ledger.timers.fire_due() == 0
+        tasks.cancel_scope.cancel()
+    assert len(await fired(rig)) == 1
 
 
 async def test_a_timer_that_cannot_be_written_does_not_keep_the_others_from_firing(
