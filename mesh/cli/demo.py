@@ -13,10 +13,11 @@ from mesh.cli.output import busy, say, show
 from mesh.errors import Invalid
 
 if TYPE_CHECKING:
+    from mesh.cli.demo_story import Story
     from mesh.cli.proof import Proof
     from mesh.client.line import Line
     from mesh.supervisor import MeshRun, Plan
-    from mesh.wire.v1.api_pb2 import Event, Task
+    from mesh.wire.v1.api_pb2 import Task
 
 __all__ = ["demo"]
 
@@ -122,20 +123,18 @@ async def _demo(plan: "Plan", request: dict[str, str]) -> "tuple[Task, Proof | N
         mesh = supervisor.run
         say(f"a mesh of {len(mesh.services)} processes is up; its log is at {mesh.nats_url}")
         line = await stack.enter_async_context(line_to(plan.gateway))
-        task, events = await _worked(line, request)
+        task, story = await _worked(line, request)
         if not task.HasField("result_payload"):
             return task, None
         show(Text(_beginning(_markdown(task))), "")
-        return task, await _proven(line, mesh, task, events)
+        return task, await _proven(line, mesh, story)
     return None
 
 
-async def _worked(line: "Line", request: dict[str, str]) -> "tuple[Task, list[Event]]":
-    """Submit the job and say what happens as it happens."""
-    from mesh.cli.proof import move_text, pid_of
-    from mesh.cli.render import seconds_between
-    from mesh.client.handle import TaskHandle
-    from mesh.wire.v1.gateway_pb2 import SubmitTaskRequest
+async def _worked(line: "Line", request: dict[str, str]) -> "tuple[Task, Story]":
+    """Submit the job and say what happens as it happens, to it and to its children."""
+    from mesh.cli.demo_story import Story
+    from mesh.wire.v1.gateway_pb2 import GetTaskRequest, SubmitTaskRequest, TailEventsRequest
 
     submit = SubmitTaskRequest(
         agent="planner", request_id=line.ids.fresh(), objective=request["question"]
@@ -143,33 +142,33 @@ async def _worked(line: "Line", request: dict[str, str]) -> "tuple[Task, list[Ev
     submit.input.content_type, submit.input.data = "application/json", json.dumps(request).encode()
     task = (await line.call(line.stub.SubmitTask, submit)).task
     say(f"task {task.task_id}: {request['question']}")
-    events: list[Event] = []
+    story = Story(task.task_id)
+    rest = TailEventsRequest(shard=task.shard, from_position=task.position)
     with busy("planner works …") as progress:
-        async with aclosing(TaskHandle(line, task.task_id).watch()) as updates:
-            async for update in updates:
-                task = update.task
-                progress(f"{task.owner} works …")
-                if not update.HasField("event"):
+        async with aclosing(line.follow(line.stub.TailEvents, lambda: rest)) as events:
+            async for event in events:
+                rest.from_position = event.position + 1
+                if event.root_task_id != task.task_id:
                     continue
-                event = update.event
-                events.append(event)
-                what = move_text(event) or event.kind.replace(".", " ")
-                at = seconds_between(events[0].occurred_at, event.occurred_at)
-                say(f"  {at:7.3f} s  {getattr(event, 'from')} (pid {pid_of(event)}) {what}")
-    return task, events
+                story.add(event)
+                progress(story.working())
+                say(story.line(event))
+                if story.ended:
+                    break
+    return await line.call(line.stub.GetTask, GetTaskRequest(task_id=task.task_id)), story
 
 
-async def _proven(line: "Line", mesh: "MeshRun", task: "Task", events: "list[Event]") -> "Proof":
+async def _proven(line: "Line", mesh: "MeshRun", story: "Story") -> "Proof":
     from rich.text import Text
 
     from mesh.cli.history import trace_from
-    from mesh.cli.proof import proven, timeline
+    from mesh.cli.proof import proven
     from mesh.replay.trace_text import trace_text
 
     with busy("checking the record …"):
-        proof = await proven(line, mesh, task.task_id)
-        trace = await trace_from(line, task.task_id)
-    show(timeline(events, mesh), "", Text(trace_text(trace)), "", proof.shown())
+        proof = await proven(line, mesh, story.tasks)
+        trace = await trace_from(line, story.root)
+    show(story.timeline(mesh), "", Text(trace_text(trace)), "", proof.shown())
     return proof
 
 

@@ -59,7 +59,10 @@ def replay(
 
 
 def trace(task: TaskId, *, data: Data = None, json: Json = False) -> None:
-    """Draw a task's trace from its events: every hand-off, who worked on it, and for how long."""
+    """Draw a task's trace from its events: every hand-off, who worked on it, and for how long.
+
+    The tasks that it delegated are in it.
+    """
     from rich.text import Text
 
     from mesh.cli.reach import gateway
@@ -79,6 +82,8 @@ def trace(task: TaskId, *, data: Data = None, json: Json = False) -> None:
 async def trace_from(line: "Line", task_id: str) -> "Trace":
     """A task's trace, once the ledger has all that the log had of it when it was asked for.
 
+    Its children are in it, and theirs, as far as the ledger has them then.
+
     Raises:
         TaskUnknown: There is no such task.
     """
@@ -93,7 +98,8 @@ async def trace_from(line: "Line", task_id: str) -> "Trace":
         events = await _events(line, task_id)
         whole = bool(events) and events[-1].position >= task.position
         if whole or anyio.current_time() > until:
-            return trace_of([_record(event) for event in events if not event.fault])
+            records = [_record(event) for event in events if not event.fault]
+            return trace_of(records + await _below(line, records))
         await anyio.sleep(_LOOK_S)
 
 
@@ -108,6 +114,21 @@ async def _events(line: "Line", task_id: str) -> "list[Event]":
         if not reply.next_page_token:
             return events
         request.page_token = reply.next_page_token
+
+
+async def _below(line: "Line", records: "list[Record]") -> "list[Record]":
+    """Records of all that these records' tasks delegated, and what that did."""
+    from mesh.core.event import Delegated
+
+    found: list[Record] = []
+    waiting = records
+    while waiting:
+        delegated = [r.envelope.event for r in waiting if r.envelope]
+        children = [each.child_task_id for each in delegated if isinstance(each, Delegated)]
+        histories = [await _events(line, child) for child in children]
+        waiting = [_record(event) for events in histories for event in events if not event.fault]
+        found += waiting
+    return found
 
 
 def _record(event: "Event") -> "Record":

@@ -1,4 +1,4 @@
-"""What the demo shows when its task has ended: who did what, and that the record is true."""
+"""That the record of a task and of its children is true: the log against the ledger."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +9,10 @@ import grpc
 from rich.console import RenderableType
 from rich.text import Text
 
-from mesh.cli.render import columns, seconds_between
+from mesh.cli.render import columns
 from mesh.client.line import CHANNEL_OPTIONS, Line
 from mesh.supervisor import MeshRun
 from mesh.wire.rpc import translated
-from mesh.wire.v1.api_pb2 import Event
 from mesh.wire.v1.gateway_pb2 import GetStateRequest, GetStatusRequest
 from mesh.wire.v1.ledger_pb2 import GetCheckpointRequest
 from mesh.wire.v1.ledger_pb2_grpc import LedgerServiceStub
@@ -21,36 +20,41 @@ from mesh.wire.v1.ledger_pb2_grpc import LedgerServiceStub
 if TYPE_CHECKING:
     from mesh.wire.v1.ledger_pb2_grpc import LedgerServiceAsyncStub
 
-__all__ = ["Proof", "move_text", "pid_of", "proven", "timeline"]
+__all__ = ["Proof", "States", "proven"]
 
-_MOVES = {
-    "task.submitted": "submitted to",
-    "task.handed_off": "handed off to",
-    "task.completed": "completed",
-    "task.failed": "failed",
-    "task.rejected": "rejected",
-    "task.canceled": "canceled",
-    "task.dead_lettered": "gave up",
-}
 _CAUGHT_UP_S = 20.0
 _LOOK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
-    """The same facts from both sides: the log, and the ledger's database."""
+class States:
+    """Hashes of one task's state: folded from the log, and rebuilt from the ledger's database."""
 
-    log_events: int
-    stored_events: int
+    agent: str
     live_sha256: str
     rebuilt_sha256: str
 
     @property
+    def agree(self) -> bool:
+        """Whether they are the same."""
+        return self.live_sha256 == self.rebuilt_sha256 != ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """The same facts from both sides: the log, and the ledger's database.
+
+    `tasks` holds the root's states and then its children's.
+    """
+
+    log_events: int
+    stored_events: int
+    tasks: tuple[States, ...]
+
+    @property
     def holds(self) -> bool:
-        """Whether both sides agree."""
-        return (
-            self.log_events == self.stored_events and self.live_sha256 == self.rebuilt_sha256 != ""
-        )
+        """Whether both sides agree, about every task."""
+        return self.log_events == self.stored_events and all(each.agree for each in self.tasks)
 
     def shown(self) -> RenderableType:
         """For people."""
@@ -60,50 +64,17 @@ class Proof:
             "events",
             f"{self.log_events} on the log = {self.stored_events} in SurrealDB",
         )
-        table.add_row(
-            _mark(self.live_sha256 == self.rebuilt_sha256),
-            "state",
-            f"live    {self.live_sha256}\nrebuilt {self.rebuilt_sha256}",
-        )
+        for number, each in enumerate(self.tasks):
+            table.add_row(
+                _mark(each.agree),
+                f"child {number}, {each.agent}" if number else "state",
+                f"live    {each.live_sha256}\nrebuilt {each.rebuilt_sha256}",
+            )
         return table
 
 
-def pid_of(event: Event) -> str:
-    """Process that wrote an event: an instance's name begins with its pid."""
-    return event.instance.partition("-")[0]
-
-
-def move_text(event: Event) -> str:
-    """What an event did to its task, in words; "" if it moved nothing."""
-    words = _MOVES.get(event.kind, "")
-    return f"{words} {event.to}" if words.endswith(" to") else words
-
-
-def timeline(events: Sequence[Event], run: MeshRun) -> RenderableType:
-    """Who had the task, when, for how long, in which process; then who recorded it."""
-    table = columns("WHO", "PID", "AT", "TOOK", "WHAT")
-    began = events[0].occurred_at
-    for event in events:
-        what = move_text(event)
-        if not what:
-            continue
-        worked = event.HasField("started_at")
-        at = seconds_between(began, event.started_at if worked else event.occurred_at)
-        took = seconds_between(event.started_at, event.occurred_at) if worked else 0.0
-        table.add_row(
-            getattr(event, "from"),
-            pid_of(event),
-            f"{at:+.3f} s",
-            f"{took:.3f} s" if worked else "",
-            what,
-        )
-    ledger = next(each for each in run.services if each.kind == "ledger")
-    table.add_row("ledger", str(ledger.pid), "", "", f"recorded {len(events)} events of this task")
-    return table
-
-
-async def proven(line: Line, run: MeshRun, task_id: str) -> Proof:
-    """Wait until the ledger has everything, then compare both sides.
+async def proven(line: Line, run: MeshRun, task_ids: Sequence[str]) -> Proof:
+    """Wait until the ledger has everything, then compare both sides, task by task.
 
     Raises:
         Unavailable: Gateway or ledger do not answer.
@@ -112,13 +83,15 @@ async def proven(line: Line, run: MeshRun, task_id: str) -> Proof:
         ledger = LedgerServiceStub(channel)
         with translated("the ledger"):
             log_events, stored_events = await _counted(line, ledger)
-            rebuilt = await ledger.GetState(GetStateRequest(task_id=task_id))
+            tasks = [await _states(line, ledger, task_id) for task_id in task_ids]
+    return Proof(log_events=log_events, stored_events=stored_events, tasks=tuple(tasks))
+
+
+async def _states(line: Line, ledger: "LedgerServiceAsyncStub", task_id: str) -> States:
+    rebuilt = await ledger.GetState(GetStateRequest(task_id=task_id))
     live = await line.call(line.stub.GetState, GetStateRequest(task_id=task_id))
-    return Proof(
-        log_events=log_events,
-        stored_events=stored_events,
-        live_sha256=live.state_sha256,
-        rebuilt_sha256=rebuilt.state_sha256,
+    return States(
+        agent=live.owner, live_sha256=live.state_sha256, rebuilt_sha256=rebuilt.state_sha256
     )
 
 

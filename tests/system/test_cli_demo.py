@@ -7,7 +7,7 @@ import pytest
 
 from services.brief.folder import default_docs
 from services.brief.verify import check_markdown
-from tests.system.local import Local
+from tests.system.local import Answer, Local
 
 pytestmark = pytest.mark.live
 
@@ -36,19 +36,44 @@ def test_the_demo_writes_a_brief_and_proves_it_twice(local: Local) -> None:
     for _ in range(2):
         answer = local.ok("demo", "--question", QUESTION, "--docs", "docs")
         briefs.append((local.folder / ".mesh-demo" / "brief.md").read_text(encoding="utf-8"))
-        pids = re.findall(r"^(?:planner|reader|writer|critic|ledger) +(\d+)", answer.out, re.M)
+        pids = re.findall(r"^ *(?:planner|reader|writer|critic|ledger) +(\d+)", answer.out, re.M)
         assert len(set(pids)) == 5
-        assert answer.out.count("✓") == 2
+        assert answer.out.count("✓") == 4  # events, the task, its two children
+        assert "✗" not in answer.out
         shown, _, rest = answer.out.partition("\n\nWHO ")
         assert rest
         assert briefs[-1].startswith(shown)
         assert shown.startswith("# ")
         assert "they eat bread" in shown
         assert "invoke_agent critic" in answer.out
+        assert aspects_of(answer) == {"How long do cats sleep", "What do dogs eat"}
+        drawn = answer.out.partition("\ntrace ")[2].splitlines()
+        assert [line for line in drawn if re.match(r"(?:send|process) ", line)] == [
+            next(line for line in drawn if line.startswith("send mesh.default.s0.planner"))
+        ]
+        assert sum("invoke_agent reader" in line for line in drawn) == 2
     assert "they eat bread" in briefs[0]
     assert briefs[0] == briefs[1]
     assert {path.name for path in local.folder.iterdir()} - before == {".mesh-demo"}
     assert not (local.folder / ".mesh-demo" / "mesh.json").exists()
+
+
+def aspects_of(answer: Answer) -> set[str]:
+    """What the readers read about, by the timeline, where they stand indented."""
+    shown = answer.out.partition("\n\nWHO ")[2].partition("\n\n")[0]
+    return set(re.findall(r"^  reader .* completed: read about: (.*?) *$", shown, re.M))
+
+
+def test_children_are_told_of_while_they_run(local: Local) -> None:
+    docs = local.folder / "docs"
+    docs.mkdir()
+    (docs / "animals.md").write_text(TEXT, encoding="utf-8")
+    said = local.ok("demo", "--question", QUESTION, "--docs", "docs").err
+    lines = re.findall(r"^ +[\d.]+ s( +)(\w+) \(pid \d+\) (.*)$", said, re.M)
+    told = [(len(indent) // 2, who, what) for indent, who, what in lines]
+    assert told.count((1, "planner", "delegated to reader")) == 2
+    finished = (2, "reader", "completed: read about: What do dogs eat")
+    assert told.index(finished) < told.index((1, "planner", "handed off to writer"))
 
 
 def test_the_brief_goes_where_it_is_wanted(local: Local) -> None:
@@ -126,4 +151,4 @@ def test_the_default_documents_are_quoted_word_for_word(
     assert brief.count("\u201c") >= 3
     assert check_markdown(default_docs(), brief) == []
     route = re.findall(r"handed off to (\w+)", answer.out.partition("WHO")[2])
-    assert route[:3] == ["reader", "writer", "critic"]
+    assert route[:2] == ["writer", "critic"]
