@@ -9,14 +9,14 @@ import os
 import random
 import signal
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from subprocess import DEVNULL
+from typing import TYPE_CHECKING
 
 import anyio
-from anyio.abc import Process, TaskGroup
 
 import mesh
 from mesh.bootstrap import environment
@@ -30,9 +30,13 @@ from mesh.supervisor.service import Spec
 from mesh.testing.broker import Broker, open_broker, open_cluster
 from tests.system.mesh_rig import LiveMesh
 
+if TYPE_CHECKING:
+    from anyio.abc import Process
+
 BROKER = "nats-server"
 ROOT = Path(__file__).parents[2]
 TENANT = "durable"
+MODULE = "tests.system.durable_agents"
 _STOP_S = 20.0
 
 
@@ -142,7 +146,6 @@ class DurableMesh(LiveMesh):
     brokers: Sequence[Broker]
     replicas: int
     kept: Sequence[Kept]
-    tasks: TaskGroup
     killed: list[str] = field(default_factory=list[str])
 
     @property
@@ -279,62 +282,64 @@ async def durable_mesh(
     make_log_folder(data)
     (data / "done").mkdir(exist_ok=True)
     replicas = 3 if nodes > 1 else 1
-    theirs, ours = os.pipe()
-    async with AsyncExitStack() as stack:
-        stack.callback(os.close, theirs)
-        stack.callback(os.close, ours)
-        if nodes > 1:
-            brokers = (await stack.enter_async_context(open_cluster(folder, nodes=nodes))).brokers
-        else:
-            brokers = [await stack.enter_async_context(open_broker(folder))]
-        url = ",".join(broker.url for broker in brokers)
-        entries = {
-            name: AgentEntry(
-                agent=f"tests.system.durable_agents:{name}",
-                replicas=count,
-                concurrency=concurrency,
-            )
-            for name, count in agents.items()
-        }
-        plan = _planned(data, entries, replicas)
-        kept: list[Kept] = []
-
-        def publish() -> None:
-            _run_of(plan, url, kept).write(data)
-
-        for spec in plan.service_specs(theirs):
-            kept.append(Kept(_on(spec, url), publish))
-        publish()
-        tasks = await stack.enter_async_context(anyio.create_task_group())
-        for each in kept:
-            tasks.start_soon(each.keep)
-        try:
-            client = await stack.enter_async_context(mesh.connect(data=data))
-            live = DurableMesh(
-                data=data,
-                client=client,
-                brokers=brokers,
-                replicas=replicas,
-                kept=kept,
-                tasks=tasks,
-            )
+    entries = {
+        name: AgentEntry(agent=f"{MODULE}:{name}", replicas=count, concurrency=concurrency)
+        for name, count in agents.items()
+    }
+    async with _brokers(folder, nodes) as brokers:
+        plan = _planned(data, entries, replicas, ",".join(broker.url for broker in brokers))
+        async with _kept(plan) as kept, mesh.connect(data=data) as client:
             for each in kept:
                 await each.serves()
+            live = DurableMesh(
+                data=data, client=client, brokers=brokers, replicas=replicas, kept=kept
+            )
             yield live
-        finally:
-            with anyio.CancelScope(shield=True):
-                for each in reversed(kept):
-                    await each.end()
         assert live.complaints() == []
 
 
-def _planned(data: Path, agents: Mapping[str, AgentEntry], replicas: int) -> Plan:
+@asynccontextmanager
+async def _brokers(folder: Path, nodes: int) -> AsyncGenerator[Sequence[Broker]]:
+    if nodes > 1:
+        async with open_cluster(folder, nodes=nodes) as cluster:
+            yield cluster.brokers
+    else:
+        async with open_broker(folder) as broker:
+            yield [broker]
+
+
+@asynccontextmanager
+async def _kept(plan: Plan) -> AsyncGenerator[Sequence[Kept]]:
+    """Everything but the brokers, and the run file by which it is found."""
+    theirs, ours = os.pipe()
+    kept: list[Kept] = []
+
+    def publish() -> None:
+        _run_of(plan, kept).write(plan.data)
+
+    try:
+        for spec in plan.service_specs(theirs):
+            url = {"MESH_NATS_URL": plan.environment["MESH_NATS_URL"]}
+            kept.append(Kept(replace(spec, environment={**spec.environment, **url}), publish))
+        publish()
+        async with anyio.create_task_group() as tasks:
+            for each in kept:
+                tasks.start_soon(each.keep)
+            try:
+                yield kept
+            finally:
+                with anyio.CancelScope(shield=True):
+                    for each in reversed(kept):
+                        await each.end()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def _planned(data: Path, agents: Mapping[str, AgentEntry], replicas: int, url: str) -> Plan:
     inherited = {n: v for n, v in environment().items() if not n.startswith("MESH_")}
     return planned(
-        Manifest(
-            mesh=MeshEntry(tenant=TENANT, nats_port=0, gateway_port=0),
-            agents=dict(agents),
-        ),
+        Manifest(mesh=MeshEntry(tenant=TENANT, nats_port=0, gateway_port=0), agents=dict(agents)),
         data=data,
         folder=ROOT,
         manifest_path="",
@@ -342,15 +347,12 @@ def _planned(data: Path, agents: Mapping[str, AgentEntry], replicas: int) -> Pla
             **inherited,
             "DURABLE_FOLDER": str(data / "done"),
             "MESH_REPLICAS": str(replicas),
+            "MESH_NATS_URL": url,
         },
     )
 
 
-def _on(spec: Spec, url: str) -> Spec:
-    return replace(spec, environment={**spec.environment, "MESH_NATS_URL": url})
-
-
-def _run_of(plan: Plan, url: str, kept: Sequence[Kept]) -> MeshRun:
+def _run_of(plan: Plan, kept: Sequence[Kept]) -> MeshRun:
     me = ProcessRef.of(os.getpid())
     return MeshRun(
         pid=me.pid,
@@ -358,7 +360,7 @@ def _run_of(plan: Plan, url: str, kept: Sequence[Kept]) -> MeshRun:
         started_at="",
         tenant=TENANT,
         manifest="",
-        nats_url=url,
+        nats_url=plan.environment["MESH_NATS_URL"],
         monitor_url="",
         gateway=plan.gateway,
         ledger=plan.ledger,
