@@ -11,7 +11,7 @@ SETTINGS = st.builds(
     program=st.sampled_from(list(PROGRAMS)),
     workers=st.integers(2, 3),
     retry=st.sampled_from(["nak", "pause", "step"]),
-    limit=st.sampled_from([9, 3, 2]),
+    limit=st.sampled_from([9, 2, 1]),
     faults=st.integers(0, 5),
     kinds=st.frozensets(st.sampled_from(sorted(KINDS)), min_size=1),
     cancel=st.booleans(),

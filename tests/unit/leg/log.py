@@ -21,7 +21,7 @@ from mesh.errors import Fenced, Unavailable, Unresolved
 from tests.make import START
 from tests.unit.leg.compare import as_folded, as_told
 from tests.unit.leg.program import End, Program, Run
-from tests.unit.leg.story import Story, tell
+from tests.unit.leg.story import Story, Thing, tell
 
 __all__ = ["Delivery", "Grip", "Log", "Wrong"]
 
@@ -226,6 +226,8 @@ class Log:
             asked = self.program(story)
             if "-" in event.name and asked != Run(event.name):
                 raise Wrong(self.told(f"P4: `{event.name}` was chosen, a re-run asks {asked}"))
+        if _asks(event) in story.asked:
+            raise Wrong(self.told(f"P2: {event} is recorded twice"))
         if undo and story.undos[-1][0] != undo:
             raise Wrong(self.told(f"undo {undo} out of order, open are {story.undos}"))
         if isinstance(event, e.Canceled | e.Failed) and story.undos:
@@ -244,3 +246,15 @@ class Log:
         if story.ended or (story.idle and not story.met and not story.canceled):
             return
         raise Wrong(self.told("P1: open, nobody carries it, and it waits for nothing"))
+
+
+def _asks(event: e.TaskEvent) -> Thing:
+    match event:
+        case e.Delegated(child_task_id=id):
+            return ("child", id)
+        case e.TimerSet(timer_id=id):
+            return ("timer", id)
+        case e.InputRequested(request_id=id):
+            return ("input", id)
+        case _:
+            return ("", "")
