@@ -256,7 +256,8 @@ class Execution:
         return await self._suspend()
 
     async def _send(self) -> Next | Left | None:
-        """Append what was asked for since the last append."""
+        """Append what was asked for since the last append; if no step is due, let go with it."""
+        rests = not self._active and not self.asking.unrecorded_steps()
         drafts = self.asking.outbox
         self.asking.outbox = []
         while drafts:
@@ -264,7 +265,10 @@ class Execution:
             ready = [await draft() for draft in chunk]
             events = [event for event, _ in ready]
             beside = [child for _, child in ready if child is not None]
-            verdict = await self._append(*events, beside=beside)
+            waits = self._waits() if rests and not drafts else []
+            if waits:
+                events.append(e.Suspended(waits=tuple(waits)))
+            verdict = await self._append(*events, beside=beside, catch_up=bool(waits))
             if verdict is not Next.GO_ON:
                 return verdict
         self.asking.sent()
@@ -345,12 +349,7 @@ class Execution:
 
     async def _suspend(self) -> Next | Left | None:
         """Nothing runs: let go of everything until something that is waited for happens."""
-        groups = [group for op in self._waiters for group in op.groups()]
-        waits = [
-            e.Wait(what=wait.what, id=wait.id, group=number)
-            for number, group in enumerate(groups)
-            for wait in group
-        ]
+        waits = self._waits()
         events: list[e.TaskEvent] = []
         for step in self.asking.unrecorded_steps():
             timer = self._retry_timer(step)
@@ -362,6 +361,14 @@ class Execution:
         suspended = e.Suspended(waits=tuple(waits))
         verdict = await self._append(*events, suspended, catch_up=True)
         return self._replayed() if verdict is Next.GO_ON else verdict
+
+    def _waits(self) -> list[e.Wait]:
+        groups = [group for op in self._waiters for group in op.groups()]
+        return [
+            e.Wait(what=wait.what, id=wait.id, group=number)
+            for number, group in enumerate(groups)
+            for wait in group
+        ]
 
     def _retry_timer(self, step: Step) -> e.TimerSet:
         failed = len(self.record.attempts[step.ordinal])
