@@ -4,7 +4,9 @@ Of no use in production. `mesh.testing.broker` has real servers for authors of a
 """
 
 from mesh.testing.clock import ManualClock, ManualIds
+from mesh.testing.divergence import first_divergence
 from mesh.testing.mesh import LocalMesh, SubmitOptions, local_mesh
+from mesh.testing.recording import load_histories, save_histories
 from mesh.testing.task import LocalTask, RecordedStep, Waiting
 
 __all__ = [
@@ -15,5 +17,8 @@ __all__ = [
     "RecordedStep",
     "SubmitOptions",
     "Waiting",
+    "first_divergence",
+    "load_histories",
     "local_mesh",
+    "save_histories",
 ]
