@@ -68,11 +68,7 @@ class Informing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSubmitted(Moving):
-    """A task begins; addressed to its first agent.
-
-    `budget` limits what may be spent, by counter; `ancestors` are the agents that wait for it, the
-    root's first.
-    """
+    """A task begins; `ancestors` are the agents that wait for it, the root's first."""
 
     kind: ClassVar[str] = "task.submitted"
     input: Payload | None = None
@@ -99,10 +95,7 @@ class WorkReleased(Moving):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecorded(Moving):
-    """A step ran once; its value or its failure.
-
-    `undoes` is the ordinal of the registration whose undo this was, 0 for a step of the handler.
-    """
+    """A step ran once, or the undo of registration `undoes`; its value or its failure."""
 
     kind: ClassVar[str] = "task.step_recorded"
     ordinal: int = 0
@@ -356,11 +349,15 @@ class Signaled(Informing):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgressReported(Informing):
-    """How far the owner got; for people."""
+    """How far the owner got; or what a run of its handler emitted, chunks first to last."""
 
     kind: ClassVar[str] = "task.progress_reported"
     text: str = ""
     fraction: float = 0.0
+    run: str = ""
+    first_number: int = 0
+    last_number: int = 0
+    by_step: bool = False
 
 
 TaskEvent = (

@@ -516,6 +516,41 @@ class Event(_message.Message):
 Global___Event: _TypeAlias = Event  # noqa: Y015
 
 @_typing.final
+class Live(_message.Message):
+    """Live output of a handler: a chunk of what it emits, not in the log yet. It may get lost; the whole
+    text comes with the events that record it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    AFTER_POSITION_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    """Id of the run of the handler."""
+    number: _builtins.int
+    """Which chunk of the run, from 1."""
+    text: _builtins.str
+    after_position: _builtins.int
+    """Position of the last event of the task that the run knew."""
+    def __init__(
+        self,
+        *,
+        run: _builtins.str = ...,
+        number: _builtins.int = ...,
+        text: _builtins.str = ...,
+        after_position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_position", b"after_position", "number", b"number", "run", b"run", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Live: _TypeAlias = Live  # noqa: Y015
+
+@_typing.final
 class AgentCard(_message.Message):
     """What an agent offers; never expires."""
 

@@ -859,17 +859,31 @@ class ProgressReported(_message.Message):
 
     TEXT_FIELD_NUMBER: _builtins.int
     FRACTION_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    FIRST_NUMBER_FIELD_NUMBER: _builtins.int
+    LAST_NUMBER_FIELD_NUMBER: _builtins.int
+    BY_STEP_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     fraction: _builtins.float
+    run: _builtins.str
+    """The run of a handler that emitted the text, and which of its chunks it is: number 1 and on."""
+    first_number: _builtins.int
+    last_number: _builtins.int
+    by_step: _builtins.bool
+    """A step emitted it, which emits again if it runs again; a handler's own text is skipped then."""
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         fraction: _builtins.float = ...,
+        run: _builtins.str = ...,
+        first_number: _builtins.int = ...,
+        last_number: _builtins.int = ...,
+        by_step: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fraction", b"fraction", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_step", b"by_step", "first_number", b"first_number", "fraction", b"fraction", "last_number", b"last_number", "run", b"run", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -234,18 +234,29 @@ class WatchTaskRequest(_message.Message):
 
     TASK_ID_FIELD_NUMBER: _builtins.int
     AFTER_POSITION_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
+    LIVE_RUN_FIELD_NUMBER: _builtins.int
+    LIVE_NUMBER_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     after_position: _builtins.int
     """Send events after this position, 0 for all."""
+    live: _builtins.bool
+    """Send live output too."""
+    live_run: _builtins.str
+    """The last chunk that was seen: of this run, up to this number, none is sent again."""
+    live_number: _builtins.int
     def __init__(
         self,
         *,
         task_id: _builtins.str = ...,
         after_position: _builtins.int = ...,
+        live: _builtins.bool = ...,
+        live_run: _builtins.str = ...,
+        live_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_position", b"after_position", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_position", b"after_position", "live", b"live", "live_number", b"live_number", "live_run", b"live_run", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -257,21 +268,27 @@ class WatchTaskResponse(_message.Message):
 
     TASK_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def task(self) -> _api_pb2.Task:
         """The state after the event; in the first reply, which has no event, the state now."""
 
     @_builtins.property
     def event(self) -> _api_pb2.Event: ...
+    @_builtins.property
+    def live(self) -> _api_pb2.Live:
+        """In a reply without the others; within a run, numbers ascend."""
+
     def __init__(
         self,
         *,
         task: _api_pb2.Task | None = ...,
         event: _api_pb2.Event | None = ...,
+        live: _api_pb2.Live | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "live", b"live", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "live", b"live", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
