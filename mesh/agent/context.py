@@ -184,7 +184,9 @@ class Context(Protocol):
     def emit(self, text: str) -> None:
         """Show output as it comes to whoever watches the task; a step may do so too.
 
-        It may get lost on the way; the whole text is recorded with what is recorded next.
+        It may get lost on the way; the whole text is recorded with what is recorded next. When the
+        handler runs again, it must say the same again: what is recorded is not shown twice. A step
+        that runs again shows its output again; an undo shows none.
         """
         ...
 

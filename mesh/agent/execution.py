@@ -81,9 +81,7 @@ class Execution:
         self.record = LegRecord(turn.sender.agent, opened_position)
         self.record.add(turn.news())
         self.asking = Asking(self, turn, ports, self.record, opened_id)
-        self.emitter = Emitter(
-            ports.bus, turn.cause.task_id, ports.ids.fresh(), self._start_publishing
-        )
+        self.emitter = Emitter(ports, turn, self.record, self._start_publishing)
         self.left: Next | Left | Exception | None = None
         self._scope = anyio.CancelScope()
         self._tasks: TaskGroup | None = None
@@ -118,6 +116,7 @@ class Execution:
                 if self.emitter.used:
                     await self.emitter.flush()
                 tasks.cancel_scope.cancel()
+        self._tasks = None
         self._conclude()
         if raised is not None and self.left is None:
             raise raised
@@ -136,9 +135,9 @@ class Execution:
             raise self.left
 
     def emit(self, text: str) -> None:
-        """Show live output; what an earlier run has shown is recorded, and not shown again."""
-        if not (self.record.has_next or self.asking.ordinal < self.record.last_ordinal):
-            self.emitter.emit(text)
+        """Show live output; an undo, and a run that only collects undos, show nothing."""
+        if self._tasks is not None and not self._replay_only:
+            self.emitter.emit(text, handler=self._branches)
 
     def _start_publishing(self) -> None:
         if self._tasks is not None:

@@ -59,6 +59,8 @@ class LegRecord:
         """By ordinal, 1-based."""
         self.attempts: dict[int, list[e.AttemptFailed]] = {}
         """Failed attempts of steps and undos since the last redrive, by ordinal."""
+        self.told = 0
+        """Characters that the handler itself emitted, as far as they are recorded."""
 
     @property
     def last_ordinal(self) -> int:
@@ -98,6 +100,8 @@ class LegRecord:
             self._failed_step = event.step
         elif isinstance(event, e.Redriven):
             self._forget_failures()
+        elif isinstance(event, e.ProgressReported) and event.run and not event.by_step:
+            self.told += len(event.text)
         if isinstance(event, Question) and (asked := _asked(event)):
             self.asked[event.ordinal] = asked
 
