@@ -5,11 +5,12 @@ an hour. Everything else is as there: the same commands, environment and run fil
 `mesh` command finds it.
 """
 
+import itertools
 import os
 import random
 import signal
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from mesh.bootstrap.process import ProcessRef
 from mesh.bootstrap.runfile import MeshRun, ServiceRun, State
 from mesh.bus.jetstream import open_bus, open_nats
 from mesh.config import AgentEntry, Manifest, MeshEntry
+from mesh.errors import Unavailable
 from mesh.supervisor.folder import make_log_folder
 from mesh.supervisor.plan import Plan, planned
 from mesh.supervisor.service import Spec
@@ -147,6 +149,7 @@ class DurableMesh(LiveMesh):
     replicas: int
     kept: Sequence[Kept]
     killed: list[str] = field(default_factory=list[str])
+    turns: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def folder(self) -> Path:
@@ -174,33 +177,38 @@ class DurableMesh(LiveMesh):
                     return done[before]
                 await anyio.sleep(0.01)
 
-    async def kill(self, name: str, chance: random.Random) -> None:
-        """SIGKILL a process of a service; it is started again at once."""
-        self.killed.append(name)
-        if name == BROKER:
-            broker = chance.choice(self.brokers)
-            await broker.kill()
-            await broker.restart()
-        else:
-            os.kill(await self.pid(name), signal.SIGKILL)
+    async def pid(self, name: str) -> int:
+        """Process of a service that runs; the brokers take turns, and all of them serve."""
+        if name != BROKER:
+            return await super().pid(name)
+        await self._brokers_serve()
+        return self.brokers[next(self.turns) % len(self.brokers)].pid
 
     async def kill_everything(self) -> None:
         """SIGKILL every process of the mesh at once, and wait until all of it serves again."""
         pids = [int(service["pid"]) for service in await self.services()]
+        pids += [broker.pid for broker in self.brokers]
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        for broker in self.brokers:
-            await broker.kill()
-        for broker in self.brokers:
-            await broker.start()
-        for broker in self.brokers:
-            await broker.ready()
         with anyio.fail_after(120):
             while True:
-                services = await self.services()
-                if all(s["state"] == "running" and int(s["pid"]) not in pids for s in services):
-                    return
+                now = [(int(s["pid"]), s["state"]) for s in await self.services()]
+                now += [(broker.pid, "running") for broker in self.brokers]
+                if all(state == "running" and pid not in pids for pid, state in now):
+                    break
                 await anyio.sleep(0.05)
+            await self._brokers_serve()
+
+    async def _brokers_serve(self) -> None:
+        with anyio.fail_after(60):
+            for broker in self.brokers:
+                while True:
+                    try:
+                        await broker.ready()
+                    except Unavailable:
+                        await anyio.sleep(0.05)  # killed, and not yet started again
+                    else:
+                        break
 
     async def storm(self, victims: Sequence[str], chance: random.Random) -> None:
         """Kill one after another, each at a random moment while a step runs or has just run.
@@ -210,13 +218,12 @@ class DurableMesh(LiveMesh):
         for victim in victims:
             done = await self.more_done()
             await anyio.sleep(chance.uniform(0, 0.3))
-            if victim in ("nats-server", "ledger", "gateway"):
-                await self.kill(victim, chance)
-                continue
-            ref = ProcessRef.of(done.pid)
-            if ref.alive and any(int(s["pid"]) == done.pid for s in await self.services()):
+            if victim in (BROKER, "ledger", "gateway"):
+                os.kill(await self.pid(victim), signal.SIGKILL)
                 self.killed.append(victim)
-                ref.send(signal.SIGKILL)
+            elif any(int(s["pid"]) == done.pid for s in await self.services()):
+                os.kill(done.pid, signal.SIGKILL)
+                self.killed.append(victim)
 
     async def check_store_is_log(self, task_ids: list[str]) -> int:
         """The database holds the log byte for byte, and rebuilds each task; gives how many."""
@@ -268,23 +275,22 @@ class DurableMesh(LiveMesh):
 
 @asynccontextmanager
 async def durable_mesh(
-    folder: Path, agents: Mapping[str, int], *, nodes: int = 1, concurrency: int | None = None
+    folder: Path, agents: Mapping[str, int], *, nodes: int = 1, module: str = MODULE
 ) -> AsyncGenerator[DurableMesh]:
     """Run brokers, ledger, gateway and agents; nothing is left of them, and no log complains.
 
     Args:
         folder: For everything.
-        agents: Which of `durable_agents`, and how many replicas of each.
+        agents: Which of the module's, and how many replicas of each.
         nodes: Brokers; with several each stream has three replicas.
-        concurrency: Deliveries at a time in each agent process.
+        module: Where the agents are declared.
     """
     data = folder / "data"
     make_log_folder(data)
     (data / "done").mkdir(exist_ok=True)
     replicas = 3 if nodes > 1 else 1
     entries = {
-        name: AgentEntry(agent=f"{MODULE}:{name}", replicas=count, concurrency=concurrency)
-        for name, count in agents.items()
+        name: AgentEntry(agent=f"{module}:{name}", replicas=count) for name, count in agents.items()
     }
     async with _brokers(folder, nodes) as brokers:
         plan = _planned(data, entries, replicas, ",".join(broker.url for broker in brokers))
@@ -300,12 +306,27 @@ async def durable_mesh(
 
 @asynccontextmanager
 async def _brokers(folder: Path, nodes: int) -> AsyncGenerator[Sequence[Broker]]:
-    if nodes > 1:
-        async with open_cluster(folder, nodes=nodes) as cluster:
-            yield cluster.brokers
-    else:
-        async with open_broker(folder) as broker:
-            yield [broker]
+    async with AsyncExitStack() as stack:
+        if nodes > 1:
+            brokers = (await stack.enter_async_context(open_cluster(folder, nodes=nodes))).brokers
+        else:
+            brokers = [await stack.enter_async_context(open_broker(folder))]
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        for broker in brokers:
+            tasks.start_soon(_keep_broker, broker)
+        yield brokers
+        tasks.cancel_scope.cancel()
+
+
+async def _keep_broker(broker: Broker) -> None:
+    while True:
+        ref = ProcessRef.of(broker.pid)
+        while ref.alive:  # noqa: ASYNC110  # nobody tells
+            await anyio.sleep(0.02)
+        try:
+            await broker.restart()
+        except Unavailable:
+            continue  # killed again before it was ready
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from tests.system.durable_agents import POISON, Order
 from tests.system.durable_rig import DurableMesh, durable_mesh
 
 pytestmark = [pytest.mark.anyio, pytest.mark.live]
+TREE = {"trunk": 1, "branch": 1, "twig": 1}
 REGISTERED = "task.compensation_registered"
 
 
@@ -48,24 +49,31 @@ async def joined(live: DurableMesh, children: int) -> float:
 async def test_a_cancelled_tree_ends_and_is_undone_in_reverse(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    async with durable_mesh(tmp_path, {"trunk": 1, "branch": 1, "twig": 1}) as live:
-        root = await live.client.submit("trunk", 5)
-        tree = await grown(live, root.id)
-        cancelled_at = SystemClock().now()
-        await root.cancel("no more")
-        ends = [await ended(live, task_id) for task_id in tree]
-        last_s = max((end - cancelled_at).total_seconds() for end in ends)
-        print(f"\n{len(tree)} tasks CANCELED within {last_s:.2f} s")  # noqa: T201
-        for task_id in tree:
-            kinds = [e.kind async for e in live.client.events(task_id=task_id)]
-            registered = [("a", "b")[n] for n in range(kinds.count(REGISTERED))]
-            done = [d.what for d in live.done(task_id)]
-            assert {each for each in done if len(each) == 1} <= set(registered)
-            undone = [each for each in done if each.startswith("undo")]
-            assert undone == [f"undo-{name}" for name in reversed(registered)]
-        await live.check_store_is_log(tree)
-        if request.config.getoption("--bars"):
-            assert last_s <= 3
+    async with durable_mesh(tmp_path, TREE) as live:
+        last_s = await cancel_a_tree(live)
+    if request.config.getoption("--bars"):
+        assert last_s <= 3
+
+
+async def cancel_a_tree(live: DurableMesh) -> float:
+    """Cancel 1 + 5 + 25 tasks in the middle; gives the seconds until the last one had ended."""
+    root = await live.client.submit("trunk", 5)
+    tree = await grown(live, root.id)
+    cancelled_at = SystemClock().now()
+    await root.cancel("no more")
+    ends = [await ended(live, task_id) for task_id in tree]
+    last_s = max((end - cancelled_at).total_seconds() for end in ends)
+    print(f"\n{len(tree)} tasks CANCELED within {last_s:.2f} s")  # noqa: T201
+    await live.recorded()
+    for task_id in tree:
+        kinds = [e.kind async for e in live.client.events(task_id=task_id)]
+        registered = [("a", "b")[n] for n in range(kinds.count(REGISTERED))]
+        done = [d.what for d in live.done(task_id)]
+        assert {each for each in done if len(each) == 1} <= set(registered)
+        undone = [each for each in done if each.startswith("undo")]
+        assert undone == [f"undo-{name}" for name in reversed(registered)]
+    await live.check_store_is_log(tree)
+    return last_s
 
 
 async def grown(live: DurableMesh, root_id: str) -> list[str]:
@@ -96,35 +104,38 @@ async def test_a_poison_is_a_dead_letter_and_all_others_are_done(
 ) -> None:
     count = 1000 if request.config.getoption("--bars") else 100
     async with durable_mesh(tmp_path, {"eater": 1}) as live:
-        began = SystemClock().monotonic()
-        meals = [f"meal {n}" for n in range(count)]
-        meals.insert(count // 2, POISON)
-        tasks: dict[str, TaskHandle] = {}
-        for meal in meals:
-            tasks[meal] = await live.client.submit("eater", meal)
-        bad = tasks.pop(POISON)
-        for meal, task in tasks.items():
-            assert await task.result(timeout_s=240) == f"ate {meal}"
-        good_s = SystemClock().monotonic() - began
-        await dead(bad)
-        dead_s = SystemClock().monotonic() - began
-        await live.recorded()
-        (letter,) = [each async for each in live.client.dead_letters()]
-        assert letter.task_id == bad.id
-        assert letter.error.code == "agent.attempts_exhausted"
-        assert letter.attempts == 5
-        # One that dies before it is slow enough to claim leaves no trace of its first run.
-        assert len(live.done(bad.id)) in (5, 6)
-        print(  # noqa: T201
-            f"\n{count} good ones done after {good_s:.1f} s, the poison dead-lettered after"
-            f" {dead_s:.1f} s: {letter.error.message}"
-        )
-        (live.folder / "mended").touch()
-        await live.run("dlq", "redrive", bad.id)
-        assert await bad.result(timeout_s=60) == f"ate {POISON}"
-        await live.recorded()
-        assert [each async for each in live.client.dead_letters()] == []
-        await live.check_store_is_log([bad.id, *(task.id for task in tasks.values())])
+        await poison_among(live, count)
+
+
+async def poison_among(live: DurableMesh, count: int) -> None:
+    """So many good tasks and one that kills its process, until that is mended and redriven."""
+    began = SystemClock().monotonic()
+    meals = [f"meal {n}" for n in range(count)]
+    meals.insert(count // 2, POISON)
+    tasks = {meal: await live.client.submit("eater", meal) for meal in meals}
+    bad = tasks.pop(POISON)
+    for meal, task in tasks.items():
+        assert await task.result(timeout_s=240) == f"ate {meal}"
+    good_s = SystemClock().monotonic() - began
+    await dead(bad)
+    dead_s = SystemClock().monotonic() - began
+    await live.recorded()
+    (letter,) = [each async for each in live.client.dead_letters()]
+    assert letter.task_id == bad.id
+    assert letter.error.code == "agent.attempts_exhausted"
+    assert letter.attempts == 5
+    # One that dies before it is slow enough to claim leaves no trace of its first run.
+    assert len(live.done(bad.id)) in (5, 6)
+    print(  # noqa: T201
+        f"\n{count} good ones done after {good_s:.1f} s, the poison dead-lettered after"
+        f" {dead_s:.1f} s: {letter.error.message}"
+    )
+    (live.folder / "mended").touch()
+    await live.run("dlq", "redrive", bad.id)
+    assert await bad.result(timeout_s=60) == f"ate {POISON}"
+    await live.recorded()
+    assert [each async for each in live.client.dead_letters()] == []
+    await live.check_store_is_log([bad.id, *(task.id for task in tasks.values())])
 
 
 async def dead(task: TaskHandle) -> None:
