@@ -23,7 +23,7 @@ def test_whatever_happens_each_turn_has_one_carrier_and_each_task_ends(
     pytestconfig: pytest.Config,
 ) -> None:
     @settings(
-        max_examples=25_000 if pytestconfig.getoption("--bars") else 2_500,
+        max_examples=20_000 if pytestconfig.getoption("--bars") else 2_000,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
         print_blob=True,

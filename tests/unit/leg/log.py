@@ -68,6 +68,7 @@ class Log:
     records: list[Record] = field(default_factory=list[Record])
     stories: list[Story] = field(default_factory=lambda: [Story()])
     task: Task = EMPTY
+    moved: int = 0
     writers: dict[int, Grip] = field(default_factory=dict[int, Grip])
     ids: dict[str, Record] = field(default_factory=dict[str, Record])
     deliveries: dict[int, Delivery] = field(default_factory=dict[int, Delivery])
@@ -169,8 +170,8 @@ class Log:
         ]
         if len(mine) == len(envelopes):
             return mine
-        if (moved is not None and moved != self.task.moved) or any(known):
-            raise Fenced(envelopes[0].task_id, expected=moved or 0, actual=self.task.moved)
+        if (moved is not None and moved != self.moved) or any(known):
+            raise Fenced(envelopes[0].task_id, expected=moved or 0, actual=self.moved)
         if grip is not None:
             self._judge(envelopes, grip)
         return [self._keep(v, grip) for v in envelopes]
@@ -185,6 +186,8 @@ class Log:
             envelope=envelope,
         )
         self.records.append(record)
+        if envelope.event.event_class == "m":
+            self.moved = position
         self.ids[envelope.event_id] = record
         self.task = evolve(self.task, record)
         self.stories.append(tell([record], self.story))
