@@ -164,7 +164,12 @@ async def _agent(config: "Config", life: "Life", *, agent: "Agent") -> None:
             telemetry=opened.telemetry,
             instance=opened.instance,
         )
-        limits = Limits(concurrency=config.concurrency) if config.concurrency else Limits()
+        limits = Limits(
+            concurrency=config.concurrency or Limits().concurrency,
+            always_replay=config.always_replay,
+        )
+        if config.always_replay:
+            _log.warning("every handler runs again after each thing that came back: for tests only")
         worker = Worker(agent, ports, limits)
         async with anyio.create_task_group() as tasks:
             await tasks.start(worker.run)

@@ -51,6 +51,8 @@ class Config(BaseModel):
 
     `ready_fd` and `parent_fd` are pipes that a supervisor hands down: the process writes to the
     first once it serves, and stops when the second closes, because then the supervisor is gone.
+    `always_replay` is for tests of agents: every handler runs again over its record after each
+    thing that came back, so that one which does not always take the same way is parked at once.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,6 +67,7 @@ class Config(BaseModel):
     ledger: Address = "127.0.0.1:50052"
     gateway: Address = "127.0.0.1:50051"
     concurrency: int | None = Field(default=None, ge=1, le=10_000)
+    always_replay: bool = False
     store: Annotated[str, AfterValidator(_checked_store)] = Field(default="", repr=False)
     store_user: str = ""
     store_password: str = Field(default="", repr=False)

@@ -100,18 +100,24 @@ class _Leg:
 def _legs(agent: str, history: Sequence[Record]) -> Iterator[_Leg]:
     task = EMPTY
     opened: tuple[Record, Envelope] | None = None
+    dead: tuple[int, Envelope] | None = None
     for index, record in enumerate(history):
         before, task = task, evolve(task, record)
         envelope = record.envelope
         if envelope is None or before.closed:
+            # A redrive goes on with the same leg.
+            dead = dead if task.closed else None
             continue
+        if isinstance(envelope.event, e.DeadLettered):
+            dead = (index, envelope)
         if opened and isinstance(envelope.event, _ENDS) and before.owner == agent:
             yield _leg(opened, history[:index], envelope)
             opened = None
         if isinstance(envelope.event, e.TaskSubmitted | e.HandedOff) and envelope.to == agent:
             opened = (record, envelope)
     if opened:
-        yield _leg(opened, history, None)
+        until, end = dead or (len(history), None)
+        yield _leg(opened, history[:until], end)
 
 
 def _leg(opened: tuple[Record, Envelope], records: Sequence[Record], end: Envelope | None) -> _Leg:

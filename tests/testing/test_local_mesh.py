@@ -153,7 +153,9 @@ async def test_a_question_nobody_answers_ends_as_the_handler_says() -> None:
 async def test_a_result_that_is_not_there_says_what_it_waits_for() -> None:
     async with local_mesh(asker()) as mesh:
         task = await mesh.submit("asker", "train")
-        with pytest.raises(TimeoutError, match=r"`asker` waits for input `book train\?` until 2026"):
+        with pytest.raises(
+            TimeoutError, match=r"`asker` waits for input `book train\?` until 2026"
+        ):
             await task.result()
 
 
@@ -412,10 +414,13 @@ async def test_a_handler_that_never_ends_is_named() -> None:
 
 
 async def test_what_a_test_raises_leaves_as_itself() -> None:
-    with pytest.raises(AssertionError, match="mine"):
+    async def broken() -> None:
         async with local_mesh(booker(Shop())) as mesh:
             await mesh.submit("booker", "train")
             raise AssertionError("mine")
+
+    with pytest.raises(AssertionError, match="mine"):
+        await broken()
 
 
 async def test_the_same_test_makes_the_same_history_to_the_byte(

@@ -26,10 +26,12 @@ def test_values_are_read_and_typed() -> None:
             "MESH_STORE": "ws://db:8000/rpc",
             "MESH_LOG": "debug",
             "MESH_READY_FD": "7",
+            "MESH_ALWAYS_REPLAY": "1",
         }
     )
     assert (config.tenant, config.shards, config.concurrency) == ("acme", 4, 16)
     assert (config.data, config.ready_fd) == (Path("elsewhere"), 7)
+    assert (config.always_replay, Config().always_replay) == (True, False)
     assert config.store_url == "ws://db:8000/rpc"
 
 
@@ -52,6 +54,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one() -> None:
         ("MESH_GATEWAY", "localhost:99999", "1 to 65535"),
         ("MESH_NATS_URL", "http://x", "nats://HOST:PORT"),
         ("MESH_STORE", "file:///x", "surrealkv://PATH"),
+        ("MESH_ALWAYS_REPLAY", "often", "boolean"),
         ("MESH_LOG", "loud", "'debug', 'info', 'warning' or 'error'"),
     ],
 )
