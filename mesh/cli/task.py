@@ -157,15 +157,18 @@ def list_(
 @app.command("show")
 def show_(task: TaskId, *, data: Data = None, json: Json = False) -> None:
     """Show one task: where it is, where it was, what came of it."""
+    from mesh.cli.child import children_of
     from mesh.cli.reach import gateway
     from mesh.wire.v1.api_pb2 import Task
     from mesh.wire.v1.gateway_pb2 import GetTaskRequest
 
-    async def ask() -> Task:
+    async def ask() -> tuple[Task, str]:
         async with gateway(data) as line:
-            return await line.call(line.stub.GetTask, GetTaskRequest(task_id=task))
+            found = await line.call(line.stub.GetTask, GetTaskRequest(task_id=task))
+            return found, "" if json else await children_of(line, found)
 
-    _print(run(ask, waiting=WAITING), json=json)
+    found, children = run(ask, waiting=WAITING)
+    _print(found, json=json, children=children)
 
 
 @app.command()
@@ -263,13 +266,13 @@ async def _wait(line: "Line", task: "Task") -> "Task":
     return task
 
 
-def _print(task: "Task", *, json: bool) -> None:
+def _print(task: "Task", *, json: bool, children: str = "") -> None:
     if json:
         emit(task)
         return
     from mesh.cli.task_view import task_view
 
-    show(task_view(task))
+    show(task_view(task, children=children))
 
 
 def _succeeded(task: "Task") -> bool:

@@ -1,13 +1,16 @@
 """The demo, on folders of its own."""
 
+import json
+import os
 import re
 from pathlib import Path
+from signal import SIGCONT, SIGSTOP
 
 import pytest
 
 from services.brief.folder import default_docs
 from services.brief.verify import check_markdown
-from tests.system.local import Answer, Local
+from tests.system.local import MANIFEST, Answer, Local, running
 
 pytestmark = pytest.mark.live
 
@@ -74,6 +77,39 @@ def test_children_are_told_of_while_they_run(local: Local) -> None:
     assert told.count((1, "planner", "delegated to reader")) == 2
     finished = (2, "reader", "completed: read about: What do dogs eat")
     assert told.index(finished) < told.index((1, "planner", "handed off to writer"))
+
+
+def test_a_task_and_its_trace_show_the_children(tmp_path: Path) -> None:
+    agents = [
+        f'[agents.{name}]\nagent = "services.{name}.agent:{name}"\n'
+        for name in ("planner", "reader", "writer", "critic")
+    ]
+    local = Local(tmp_path, "\n".join([MANIFEST.partition("[agents")[0], *agents]))
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "animals.md").write_text(TEXT, encoding="utf-8")
+    request = json.dumps({"question": QUESTION, "docs": str(docs)})
+    with running(local):
+        submit = local.ok("task", "submit", "planner", "--input", request, "--wait", "--json")
+        task_id = submit.json["taskId"]
+        drawn = local.ok("trace", task_id, "--json").json
+        shown = local.ok("task", "show", task_id).out
+        spans = drawn["spans"]
+        children = {span["taskId"] for span in spans} - {task_id}
+        assert len(children) == 2
+        assert {span["traceId"] for span in spans} == {drawn["traceId"]}
+        assert [span["name"] for span in spans if not span["depth"]] == [spans[0]["name"]]
+        assert all(f"{child}  reader  COMPLETED" in shown for child in children)
+        below = local.ok("trace", children.pop(), "--json").json
+        assert {span["traceId"] for span in below["spans"]} == {drawn["traceId"]}
+        ledger = next(each.pid for each in local.run().services if each.kind == "ledger")
+        os.kill(ledger, SIGSTOP)
+        try:
+            asked = local.ok("task", "show", task_id)
+        finally:
+            os.kill(ledger, SIGCONT)
+        assert "children that have ended are not shown" in asked.err
+        assert "COMPLETED" in asked.out
 
 
 def test_the_brief_goes_where_it_is_wanted(local: Local) -> None:
