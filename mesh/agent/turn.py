@@ -23,7 +23,6 @@ from mesh.core.backoff import Backoff
 from mesh.core.carrier import Hold, Next, Rule, caught_up, reclaimed, reread, taken, tried, wrote
 from mesh.core.decide import claim, fail
 from mesh.core.envelope import Envelope, Record, Sender
-from mesh.core.ids import derived_id
 from mesh.core.payload import Failure
 from mesh.core.subject import LOG
 from mesh.core.task import Task
@@ -342,13 +341,14 @@ class Turn:
                 self._ports.telemetry.count(metric)
 
     def _envelopes(self, events: Sequence[e.TaskEvent], to: str) -> list[Envelope]:
-        # The version makes the ids of each append its own: it grows with everything stored.
-        now, version = self._ports.clock.now(), self.task.version
+        # Fresh ids: derived ones could be those of an append that an earlier hold of this process
+        # made of the same delivery, and the log would take this one for its repetition.
+        now, ids = self._ports.clock.now(), self._ports.ids
         made = [
             replace(
                 self.cause.next(
                     event,
-                    event_id=derived_id(self.cause.event_id, event.kind, version + n),
+                    event_id=ids.fresh(),
                     sender=self.sender,
                     occurred_at=now,
                 ),
@@ -356,7 +356,7 @@ class Turn:
                 attempt=self.attempt,
                 started_at=self.started_at,
             )
-            for n, event in enumerate(events)
+            for event in events
         ]
         self.hold = tried(self.hold, made)
         made[-1] = replace(made[-1], to=to)
