@@ -103,7 +103,9 @@ class LegRecord:
         elif isinstance(event, e.ProgressReported) and event.run and not event.by_step:
             self.told += len(event.text)
         if isinstance(event, Question) and (asked := _asked(event)):
-            self.asked[event.ordinal] = asked
+            known = self.asked.get(event.ordinal)
+            if known is None or known.verb == asked.verb:  # an undo fails at its registration's
+                self.asked[event.ordinal] = asked
 
     def _forget_failures(self) -> None:
         """A redrive tries again what the dead letter was about."""
