@@ -69,7 +69,8 @@ class WatchedBus(InprocBus):
         """Wait until these agents are at rest."""
         while True:
             changed = self._changed
-            if all([await self._rests(agent) for agent in agents]):
+            rest = all([await self._rests(agent) for agent in agents])
+            if rest and not changed.is_set():  # they are asked one after the other
                 return
             await changed.wait()
 

@@ -81,6 +81,10 @@ class LocalMesh:
             PayloadInvalid: The payload has no JSON form.
             KeyConflict: The key belongs to a task with another agent or payload.
         """
+        unknown = options.keys() - SubmitOptions.__annotations__.keys()
+        if unknown:
+            known = ", ".join(SubmitOptions.__annotations__)
+            raise TypeError(f"submit() has no option {min(unknown)!r}; there are {known}")
         submission = Submission(
             agent=agent,
             input=None if payload is None else encode_value(payload),
@@ -164,7 +168,11 @@ async def local_mesh(
 
     Raises:
         HandlerInvalid: An agent has no handler.
+        ValueError: Two agents have one name.
     """
+    names = [*(agent.name for agent in agents), *others]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"there are two agents `{min(twice)}`")
     limits = Limits(claim_after_s=_NEVER_S, hold_s=0, drain_s=1, always_replay=always_replay)
     engine = Engine(limits, patience_s, ManualClock(start) if start else ManualClock())
     await engine.know(others)

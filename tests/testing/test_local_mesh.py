@@ -23,6 +23,7 @@ from mesh import (
 from mesh.errors import (
     AgentUnknown,
     AnswerInvalid,
+    HandlerInvalid,
     NotParked,
     TaskCanceled,
     TaskClosed,
@@ -411,6 +412,23 @@ async def test_a_handler_that_never_ends_is_named() -> None:
         task = await mesh.submit("stuck", "x")
         with pytest.raises(TimeoutError, match=rf"`stuck` has had task `{task.id}`"):
             await task.settled()
+
+
+async def test_what_cannot_be_is_refused() -> None:
+    agent = booker(Shop())
+    with pytest.raises(ValueError, match="two agents `booker`"):
+        async with local_mesh(agent, others=["booker"]):
+            raise AssertionError("not reached")
+    with pytest.raises(HandlerInvalid):
+        async with local_mesh(Agent("idle")):
+            raise AssertionError("not reached")
+    async with local_mesh(agent) as mesh:
+        with pytest.raises(TypeError, match="no option 'dead_line'; there are key, deadline"):
+            await mesh.submit("booker", "train", **{"dead_line": 3})  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="time does not go back"):
+            await mesh.advance(-1)
+        with pytest.raises(ValueError, match="no agent `banker` runs here"):
+            await mesh.crash("banker")
 
 
 async def test_what_a_test_raises_leaves_as_itself() -> None:
