@@ -12,8 +12,9 @@ from mesh.core.envelope import TraceContext
 from mesh.core.payload import Blob
 from mesh.errors import AgentUnknown, MeshError
 from mesh.gateway.desk import Desk
+from mesh.gateway.live import Chunk, LiveOrder
 from mesh.gateway.reading import Reading
-from mesh.gateway.watch import TailQuery, tail, watch
+from mesh.gateway.watch import TailQuery, Update, tail, watch_live
 from mesh.wire.rpc import translated
 from mesh.wire.v1 import api_pb2 as api
 from mesh.wire.v1 import gateway_pb2 as pb
@@ -64,14 +65,12 @@ class GatewayServicer(GatewayServiceServicer):
         self, request: pb.WatchTaskRequest, context: CallContext
     ) -> AsyncGenerator[pb.WatchTaskResponse]:
         """A task, until it closes."""
-        updates = watch(self._desk, request.task_id, after=request.after_position)
+        order = LiveOrder(request.live_run, request.live_number) if request.live else None
+        after = request.after_position
+        updates = watch_live(self._desk, request.task_id, after=after, order=order)
         async with aclosing(updates):
             async for update in updates:
-                event = view.event(update.record) if update.record else None
-                # With them, a parent's updates would grow with its children, each time.
-                waits = update.record is None
-                shown = view.task(update.task, shard=update.shard, with_waits=waits)
-                yield pb.WatchTaskResponse(task=shown, event=event)
+                yield _live(update) if isinstance(update, Chunk) else _update(update)
 
     async def ListEvents(
         self, request: pb.ListEventsRequest, context: CallContext
@@ -241,6 +240,21 @@ async def open_gateway_server(
 
 def _shown(reading: Reading) -> api.Task:
     return view.task(reading.task, shard=reading.shard)
+
+
+def _update(update: Update) -> pb.WatchTaskResponse:
+    event = view.event(update.record) if update.record else None
+    # With them, a parent's updates would grow with its children, each time.
+    waits = update.record is None
+    shown = view.task(update.task, shard=update.shard, with_waits=waits)
+    return pb.WatchTaskResponse(task=shown, event=event)
+
+
+def _live(chunk: Chunk) -> pb.WatchTaskResponse:
+    shown = api.Live(
+        run=chunk.run, number=chunk.number, text=chunk.text, after_position=chunk.after
+    )
+    return pb.WatchTaskResponse(live=shown)
 
 
 def _given(trace: TraceContext) -> TraceContext | None:

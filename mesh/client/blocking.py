@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 
 from mesh.client.handle import TaskHandle
 from mesh.client.mesh import EventFilter, Mesh, SubmitOptions, open_mesh
+from mesh.client.output import Output
 from mesh.wire.v1.api_pb2 import Agent, DeadLetterEntry, Event, RedriveOutcome, StateAt, Task
 from mesh.wire.v1.gateway_pb2 import GetStatusResponse, WatchTaskResponse
 
@@ -35,9 +36,13 @@ class BlockingTask:
         result = partial(self._handle.result, timeout_s=timeout_s, as_type=as_type)
         return self._portal.call(result)
 
-    def watch(self, *, after: int = 0) -> Generator[WatchTaskResponse]:
+    def watch(self, *, after: int = 0, live: bool = False) -> Generator[WatchTaskResponse]:
         """See `TaskHandle.watch`."""
-        return _stepped(self._portal, self._handle.watch(after=after))
+        return _stepped(self._portal, self._handle.watch(after=after, live=live))
+
+    def stream(self) -> Generator[Output]:
+        """See `TaskHandle.stream`."""
+        return _stepped(self._portal, self._handle.stream())
 
     def cancel(self, reason: str = "") -> Task:
         """See `TaskHandle.cancel`."""

@@ -1,7 +1,7 @@
 """One task, as its submitter holds it."""
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from hashlib import sha256
 from typing import Any
@@ -10,6 +10,7 @@ import anyio
 
 from mesh.agent.payload import JSON, decode_value, encode_value
 from mesh.client.line import Line
+from mesh.client.output import Output, OutputReader
 from mesh.core.payload import PAYLOAD_LIMIT, Payload
 from mesh.errors import (
     HistoryCorrupt,
@@ -94,29 +95,80 @@ class TaskHandle:
             payload = await self._payload(task.result_payload)
         return _value(payload) if as_type is None else decode_value(payload, as_type)
 
-    async def watch(self, *, after: int = 0) -> AsyncGenerator[WatchTaskResponse]:
+    async def watch(
+        self, *, after: int = 0, live: bool = False
+    ) -> AsyncGenerator[WatchTaskResponse]:
         """The task now, then each event above position `after` with the state after it.
 
         Ends when the task has an outcome. Goes on where it was when the gateway comes back.
+
+        Args:
+            after: Position of the last event that was seen, 0 for none.
+            live: Give what the handler emits too, as it comes: updates with `live`, and nothing
+                else, between the others. Numbers of a run ascend; some may be missing, and what is
+                void is not taken back. `stream` puts it right.
 
         Raises:
             TaskUnknown: There is no such task.
             Unavailable: The gateway is gone.
         """
+        seen = ("", 0)
+        async with aclosing(self._updates(after, (lambda: seen) if live else None)) as updates:
+            async for update in updates:
+                if update.HasField("live"):
+                    seen = update.live.run, update.live.number
+                yield update
+
+    async def stream(self) -> AsyncGenerator[Output]:
+        """What the task emits, from its begin to its outcome, as it comes.
+
+        Each character comes once and in order, live or, where that got lost, when it is recorded;
+        also over a restart of the gateway. A run that ends before all it showed is recorded, as in
+        a crash, leaves text that is void: the next piece says how much it takes back. So::
+
+            text = ""
+            async for piece in task.stream():
+                text = piece.added_to(text)
+
+        ends with exactly the text that the task's events record. Whoever cannot take back what was
+        given, as on a terminal, can only say so.
+
+        Raises:
+            TaskUnknown: There is no such task.
+            Unavailable: The gateway is gone.
+        """
+        reader = OutputReader()
+        async with aclosing(self._updates(0, lambda: reader.last)) as updates:
+            async for update in updates:
+                for piece in reader.take(update):
+                    yield piece
+
+    async def _updates(
+        self, after: int, last: Callable[[], tuple[str, int]] | None
+    ) -> AsyncGenerator[WatchTaskResponse]:
+        """Updates through restarts of the gateway; live ones after the chunk that `last` tells."""
         position, begun = after, False
 
         def request() -> WatchTaskRequest:
-            return WatchTaskRequest(task_id=self.id, after_position=position)
+            run, number = last() if last else ("", 0)
+            return WatchTaskRequest(
+                task_id=self.id,
+                after_position=position,
+                live=last is not None,
+                live_run=run,
+                live_number=number,
+            )
 
         updates = self._line.follow(self._line.stub.WatchTask, request)
         async with aclosing(updates):
             async for update in updates:
                 if update.HasField("event"):
                     position = update.event.position
-                    yield update
-                elif not begun:
+                elif not update.HasField("live"):
+                    if begun:
+                        continue
                     begun = True
-                    yield update
+                yield update
 
     async def cancel(self, reason: str = "") -> Task:
         """Ask its owner to wind up; asking again changes nothing.

@@ -5,8 +5,10 @@ told that it missed something, and reads the log itself: slower, never with a ga
 """
 
 import logging
+from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from enum import Enum
 
 import anyio
 from anyio.abc import TaskGroup
@@ -16,12 +18,22 @@ from mesh.core.backoff import Backoff
 from mesh.core.envelope import Record
 from mesh.core.subject import Subject
 from mesh.errors import MeshError, NameInvalid, Unavailable
+from mesh.gateway.live import Chunk, LiveFeed
 
-__all__ = ["Fanout", "Subscription", "open_fanout"]
+__all__ = ["Came", "Fanout", "Subscription", "open_fanout"]
 
 _logger = logging.getLogger(__name__)
 _BUFFER = 256
 _START_S = 10.0
+
+
+class Came(Enum):
+    """What a watcher is woken up for, besides a record."""
+
+    MISSED = "missed"
+    """Records may be missing: read the log, then go on."""
+    LIVE = "live"
+    """Live output: `Subscription.live` has it."""
 
 
 class Subscription:
@@ -30,39 +42,46 @@ class Subscription:
     def __init__(self, task_id: str) -> None:
         self.task_id = task_id
         self._missed = False
-        self._send, self._receive = anyio.create_memory_object_stream[Record | None](_BUFFER)
+        self._records: deque[Record] = deque()
+        # Beside the records, so that it never takes their room; the oldest gets lost.
+        self._live: deque[Chunk] = deque(maxlen=_BUFFER)
+        self._came = anyio.Event()
 
     def offer(self, record: Record) -> None:
         """Hand a record over, or note that it had no room."""
-        try:
-            self._send.send_nowait(record)
-        except anyio.WouldBlock:
-            self._missed = True
+        if len(self._records) < _BUFFER:
+            self._records.append(record)
+            self._came.set()
+        else:
+            self.miss()
+
+    def offer_live(self, chunk: Chunk) -> None:
+        """Hand live output over, instead of the oldest that was not fetched if there is no room."""
+        self._live.append(chunk)
+        self._came.set()
 
     def miss(self) -> None:
         """Tell the watcher that records may have passed it by."""
         self._missed = True
-        try:
-            self._send.send_nowait(None)
-        except anyio.WouldBlock:
-            return  # it has records to wake up for
+        self._came.set()
 
-    async def next(self) -> Record | None:
-        """The next record; None when some may be missing: read the log, then go on."""
-        if not self._missed:
-            record = await self._receive.receive()
-            if record is not None and not self._missed:
-                return record
-        # What is still buffered stands in the log: the reader finds it there, in order.
-        self._missed = False
-        while self._receive.statistics().current_buffer_used:
-            self._receive.receive_nowait()
-        return None
+    async def next(self) -> Record | Came:
+        """The next record, or what else there is to do."""
+        while not (self._missed or self._records or self._live):
+            self._came = anyio.Event()
+            await self._came.wait()
+        if self._missed:
+            # What is still buffered stands in the log: the reader finds it there, in order.
+            self._missed = False
+            self._records.clear()
+            return Came.MISSED
+        return self._records.popleft() if self._records else Came.LIVE
 
-    def close(self) -> None:
-        """Let go of the buffer."""
-        self._send.close()
-        self._receive.close()
+    def live(self) -> list[Chunk]:
+        """The live output that has come, as it came; it is handed over once."""
+        chunks = list(self._live)
+        self._live.clear()
+        return chunks
 
 
 class _Feed:
@@ -126,10 +145,13 @@ class Fanout:
     def __init__(self, bus: Bus, tasks: TaskGroup) -> None:
         self._bus, self._tasks = bus, tasks
         self._feeds: dict[str, _Feed] = {}
+        self._live: dict[str, LiveFeed] = {}
 
     @asynccontextmanager
-    async def subscribe(self, shard: str, task_id: str) -> AsyncGenerator[Subscription]:
-        """Everything of a task that is stored from here on.
+    async def subscribe(
+        self, shard: str, task_id: str, *, live: bool = False
+    ) -> AsyncGenerator[Subscription]:
+        """Everything of a task that is stored from here on, and its live output if asked for.
 
         Raises:
             Unavailable: The log cannot be followed now.
@@ -145,12 +167,29 @@ class Fanout:
                 await feed.started.wait()
             if not feed.started.is_set():
                 raise Unavailable(f"shard `{shard}` of the log cannot be followed now")
-            yield subscription
+            async with self._heard(subscription) if live else nullcontext():
+                yield subscription
         finally:
             feed.remove(subscription)
-            subscription.close()
             if feed.idle and self._feeds.get(shard) is feed:
                 del self._feeds[shard]
+                feed.scope.cancel()
+
+    @asynccontextmanager
+    async def _heard(self, subscription: Subscription) -> AsyncGenerator[None]:
+        """Live output goes to this watcher too."""
+        task_id = subscription.task_id
+        feed = self._live.get(task_id)
+        if feed is None:
+            feed = self._live[task_id] = LiveFeed(self._bus, task_id)
+            self._tasks.start_soon(feed.run, name=f"live {task_id}")
+        try:
+            await feed.add(subscription.offer_live)
+            yield
+        finally:
+            feed.remove(subscription.offer_live)
+            if feed.idle:
+                del self._live[task_id]
                 feed.scope.cancel()
 
 

@@ -4,7 +4,10 @@ Source: design, section 3; `gateway.proto`, WatchTask and TailEvents.
 """
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
+
+import anyio
 
 from mesh.bus.port import Bus, LogInfo
 from mesh.core.envelope import Record
@@ -13,9 +16,10 @@ from mesh.core.subject import Subject
 from mesh.core.task import Task
 from mesh.errors import Invalid, NameInvalid
 from mesh.gateway.desk import Desk
-from mesh.gateway.fanout import Subscription
+from mesh.gateway.fanout import Came, Subscription
+from mesh.gateway.live import Chunk, LiveOrder, ask_again
 
-__all__ = ["UNREADABLE", "TailQuery", "Update", "tail", "watch"]
+__all__ = ["UNREADABLE", "TailQuery", "Update", "tail", "watch", "watch_live"]
 
 UNREADABLE = "unreadable"
 """Kind of a record whose bytes are no envelope, where kinds are shown and asked for."""
@@ -68,21 +72,39 @@ async def watch(desk: Desk, task_id: str, *, after: int = 0) -> AsyncGenerator[U
         TaskUnknown: There is no such task.
         Unavailable: The log cannot be read now.
     """
+    async with aclosing(watch_live(desk, task_id, after=after, order=None)) as updates:
+        async for update in updates:
+            if isinstance(update, Update):  # without an order, it always is one
+                yield update
+
+
+async def watch_live(
+    desk: Desk, task_id: str, *, after: int, order: LiveOrder | None
+) -> AsyncGenerator[Update | Chunk]:
+    """The same, with live output between the events as far as it arrives.
+
+    It may have gaps, which the events that record it fill; None for an order asks for none of it.
+    """
     reading = await desk.read(task_id)
     shard, head = reading.shard, reading.task
     yield Update(task=head, shard=shard)
     task = Task()
     for record in reading.records:
         task = evolve(task, record)
+        if order is not None:
+            order.note(record, anyio.current_time())
         if record.position > after:
             yield Update(task=task, shard=shard, record=record)
     if task.closed:
         return
-    async with desk.fanout.subscribe(shard, task_id) as subscription:
-        async for record in _new(desk.parts.bus, subscription, head):
-            task = evolve(task, record)
-            if record.position > after:
-                yield Update(task=task, shard=shard, record=record)
+    async with desk.fanout.subscribe(shard, task_id, live=order is not None) as subscription:
+        async for came in _new(desk.parts.bus, subscription, head, order or LiveOrder()):
+            if isinstance(came, Chunk):
+                yield came
+                continue
+            task = evolve(task, came)
+            if came.position > after:
+                yield Update(task=task, shard=shard, record=came)
             if task.closed:
                 return
 
@@ -108,20 +130,29 @@ async def tail(bus: Bus, query: TailQuery) -> AsyncGenerator[Record]:
                     yield record
 
 
-async def _new(bus: Bus, subscription: Subscription, head: Task) -> AsyncGenerator[Record]:
-    seen, missed = head.position, True  # between the first read and the subscription
+async def _new(
+    bus: Bus, subscription: Subscription, head: Task, order: LiveOrder
+) -> AsyncGenerator[Record | Chunk]:
+    seen = head.position
+    came: Record | Came = Came.MISSED  # between the first read and the subscription
     while True:
-        if missed:
-            for record in await bus.history(
-                head.task_id, root_task_id=head.root_task_id, after=seen
-            ):
+        records = [came] if isinstance(came, Record) else []
+        if came is Came.MISSED:
+            records = await bus.history(head.task_id, root_task_id=head.root_task_id, after=seen)
+        for record in records:
+            if record.position > seen:
                 seen = record.position
+                order.note(record, anyio.current_time())
                 yield record
-        came = await subscription.next()
-        missed = came is None
-        if came is not None and came.position > seen:
-            seen = came.position
-            yield came
+        for chunk in subscription.live():
+            order.put(chunk, anyio.current_time())
+        for chunk in order.ready(anyio.current_time()):
+            yield chunk
+        if order.asks(anyio.current_time()):
+            await ask_again(bus, head.task_id)
+        came = Came.LIVE
+        with anyio.move_on_after(order.wait_s(anyio.current_time())):
+            came = await subscription.next()
 
 
 async def _log(bus: Bus, shard: str) -> LogInfo:

@@ -13,7 +13,7 @@ from mesh.core.point import Point
 from mesh.core.task import EMPTY, State
 from mesh.errors import Fenced, Invalid, NotDeadLettered, TaskClosed, TaskUnknown
 from mesh.gateway.desk import Desk
-from mesh.gateway.fanout import Subscription
+from mesh.gateway.fanout import Came, Subscription
 from mesh.gateway.watch import TailQuery, Update, tail, watch
 from tests.make import START
 from tests.runtime.gateway_rig import HELLO, OTHER, GatewayRig, kinds, submission
@@ -277,12 +277,11 @@ async def test_an_overflowing_subscription_says_that_something_is_missing(
     assert await subscription.next() == record
     for _ in range(1000):
         subscription.offer(record)
-    assert await subscription.next() is None
+    assert await subscription.next() is Came.MISSED
     subscription.offer(record)
     assert await subscription.next() == record
     subscription.miss()
-    assert await subscription.next() is None
-    subscription.close()
+    assert await subscription.next() is Came.MISSED
 
 
 async def test_a_log_that_is_recreated_under_a_watcher_is_followed_anew(
