@@ -91,6 +91,8 @@ class Kept:
                 await self._live(told, tell)
             finally:
                 os.close(told)
+            if not (self._served.is_set() or self._ending):
+                raise AssertionError(f"{self.spec.label}: {self.spec.log.read_text()}")
 
     async def end(self) -> None:
         """Stop it for good, as a supervisor would."""
