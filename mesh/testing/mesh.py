@@ -17,6 +17,7 @@ from mesh.agent.definition import Agent
 from mesh.agent.payload import encode_value
 from mesh.agent.ports import Limits
 from mesh.bus.beside import beside
+from mesh.errors import TaskUnknown
 from mesh.gateway.desk import Desk, open_desk
 from mesh.gateway.submission import Submission
 from mesh.testing.clock import ManualClock
@@ -63,7 +64,13 @@ class LocalMesh:
         return [self.task(task_id) for task_id in self._insides.journal.tasks()]
 
     def task(self, task_id: str) -> LocalTask:
-        """A task by its id."""
+        """A task by its id.
+
+        Raises:
+            TaskUnknown: There is no such task.
+        """
+        if not self._insides.journal.history(task_id):
+            raise TaskUnknown(task_id)
         return LocalTask(self._insides, task_id)
 
     async def submit(
@@ -161,10 +168,12 @@ async def local_mesh(
     Args:
         agents: Which; each gets one process.
         others: Names of agents that exist but do not run here: what is handed to them stays there.
+            To have an answer from one, declare a small agent of that name in the test.
         always_replay: Run every handler again over its record after each thing that came back: one
             that does not always take the same way is parked at once.
         start: What time it is, aware; 2026-01-01 UTC by default.
-        patience_s: How many real seconds may pass until nothing is running.
+        patience_s: How many real seconds may pass until nothing is running; `math.inf` for a
+            debugger.
 
     Raises:
         HandlerInvalid: An agent has no handler.

@@ -1,7 +1,7 @@
 """A task of a mesh in one process: what is done to it, and what a test looks at."""
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -37,8 +37,8 @@ class Waiting:
 
     Attributes:
         what: `child`, `timer`, `input` or `signal`.
-        name: The child's agent, the prompt of the question, or the name of the signal; "" for a
-            timer.
+        name: The child's agent, the prompt of the question, or the name of the signal; of a timer
+            `retry` for the pause before one, "" for a sleep.
         until: When the timer fires, or the question expires; None for ever.
     """
 
@@ -143,7 +143,10 @@ class LocalTask:
     def waiting_for(self) -> list[Waiting]:
         """What it waits for; empty unless it is suspended."""
         leg = self.folded.leg
-        return [_waiting(leg, wait) for wait in leg.waits] if leg else []
+        # A timer that the handler did not ask for is a pause before a retry.
+        timers = [event for event in self.events if isinstance(event, e.TimerSet)]
+        pauses = {timer.timer_id for timer in timers if not timer.ordinal}
+        return [_waiting(leg, wait, pauses) for wait in leg.waits] if leg else []
 
     @property
     def questions(self) -> tuple[Question, ...]:
@@ -303,11 +306,11 @@ def _step(event: e.StepRecorded) -> RecordedStep:
     )
 
 
-def _waiting(leg: Leg, wait: e.Wait) -> Waiting:
+def _waiting(leg: Leg, wait: e.Wait, pauses: Container[str]) -> Waiting:
     match wait.what:
         case "timer":
             due = {timer.id: timer.fires_at for timer in leg.timers}
-            return Waiting(wait.what, until=due.get(wait.id))
+            return Waiting(wait.what, "retry" if wait.id in pauses else "", due.get(wait.id))
         case "input":
             asked = {question.id: question for question in leg.questions}[wait.id]
             return Waiting(wait.what, asked.prompt, asked.expires_at)

@@ -36,6 +36,7 @@ async def test_a_step_is_retried_when_its_pause_is_over_and_not_before() -> None
         task = await (await mesh.submit("booker", "train")).settled()
         assert len(shop.did) == 1
         (pause,) = task.waiting_for
+        assert (pause.what, pause.name) == ("timer", "retry")
         assert pause.until is not None
         await mesh.advance(pause.until - mesh.now - timedelta(microseconds=1))
         assert len(shop.did) == 1

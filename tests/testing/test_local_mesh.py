@@ -1,16 +1,32 @@
 """What the test kit itself promises."""
 
 import logging
+from collections.abc import AsyncGenerator
 
 import anyio
 import pytest
 
 from mesh import Agent, Context, Handoff, Reply
-from mesh.errors import AgentUnknown, HandlerInvalid
-from mesh.testing import local_mesh
+from mesh.errors import AgentUnknown, HandlerInvalid, TaskUnknown
+from mesh.testing import LocalMesh, local_mesh
 from tests.testing.shop import DAY, Shop, asker, booker, traveller
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def mesh() -> AsyncGenerator[LocalMesh]:
+    async with local_mesh(booker(Shop(broken=1)), asker()) as mesh:
+        yield mesh
+
+
+async def test_a_mesh_can_be_a_fixture(mesh: LocalMesh) -> None:
+    booked, asked = await mesh.submit("booker", "train"), await mesh.submit("asker", "train")
+    assert await mesh.advance_to_next() < DAY
+    assert (booked.state, asked.state) == ("COMPLETED", "INPUT_REQUIRED")
+    assert mesh.task(booked.id).history == booked.history
+    with pytest.raises(TaskUnknown):
+        mesh.task("0" * 32)
 
 
 async def test_a_result_that_is_not_there_says_what_it_waits_for() -> None:
