@@ -8,26 +8,19 @@ from dataclasses import replace
 
 import anyio
 
+from mesh.agent.cancel import cancel_children
 from mesh.agent.failure import failure_of
-from mesh.agent.ports import Ports
 from mesh.agent.run import Ending, HandlerRun
 from mesh.agent.step import Step, attempt
-from mesh.agent.turn import Turn
 from mesh.core import decide
 from mesh.core import event as e
 from mesh.core.carrier import Next
-from mesh.core.fold import fold
-from mesh.core.ids import derived_id
-from mesh.core.leg import Child, Undo
+from mesh.core.leg import Undo
 from mesh.core.payload import Failure
-from mesh.core.subject import LOG, Subject
-from mesh.errors import Contested, EnvelopeInvalid, Unavailable
+from mesh.errors import EnvelopeInvalid
 
 __all__ = ["finish", "give_up", "skip_undo", "wind_up"]
 
-_AT_ONCE = 16
-"""Children that are cancelled side by side."""
-_TRIES = 5
 _RESTS = (e.Suspended, e.Parked)
 """After these nobody carries the task, unless what ends the rest has come before."""
 _log = logging.getLogger(__name__)
@@ -65,7 +58,7 @@ async def wind_up(run: HandlerRun) -> Next:
     verdict = await _undo(run, despite_cancel=True)
     if verdict is not Next.GO_ON:
         return verdict
-    await _cancel_children(run.turn, run.ports)
+    await cancel_children(run.turn, run.ports)
     return await run.turn.commit(decide.cancel(run.turn.task), despite_cancel=True)
 
 
@@ -104,7 +97,7 @@ async def _end(run: HandlerRun, ending: Ending) -> Next:
         if verdict is not Next.GO_ON:
             return verdict
     if isinstance(last, e.HandedOff | e.Completed | e.Failed | e.Rejected):
-        await _cancel_children(run.turn, run.ports)
+        await cancel_children(run.turn, run.ports)
     rests = isinstance(last, _RESTS)
     return await run.turn.commit(*ending.events, to=ending.to, catch_up=rests)
 
@@ -115,12 +108,23 @@ async def _undo(run: HandlerRun, *, despite_cancel: bool) -> Next:
     if run.execution.asking.lacks_undo():
         await run.collect()
     while turn.task.leg and turn.task.leg.undos:
-        undo = turn.task.leg.undos[-1]
-        event = await _undone(run, undo)
+        if not turn.delivery.lease_valid and (verdict := await _lost(turn, despite_cancel)):
+            return verdict
+        event = await _undone(run, turn.task.leg.undos[-1])
         verdict = await turn.record(event, despite_cancel=despite_cancel)
         if verdict is not Next.GO_ON:
             return verdict
+        if isinstance(event, e.AttemptFailed) and event.retry_at:
+            pause_s = (event.retry_at - run.ports.clock.now()).total_seconds()
+            await anyio.sleep(min(max(0.0, pause_s), run.limits.hold_s))
     return Next.GO_ON
+
+
+async def _lost(turn: Turn, despite_cancel: bool) -> Next | None:
+    """What the log demands of a holder without a lease; None if it may still undo."""
+    verdict = await turn.look() if turn.claimed else Next.DROP
+    winds_up = verdict is Next.WIND_UP and despite_cancel
+    return None if winds_up or verdict is Next.GO_ON else verdict
 
 
 async def _undone(run: HandlerRun, undo: Undo) -> e.TaskEvent:
@@ -140,55 +144,4 @@ async def _tried(run: HandlerRun, step: Step) -> e.TaskEvent:
     event = (await attempt(step, len(failed), run.ports))[-1]
     if isinstance(event, e.AttemptFailed):
         failed.append(event)
-        if event.retry_at:
-            pause_s = (event.retry_at - run.ports.clock.now()).total_seconds()
-            await anyio.sleep(min(max(0.0, pause_s), run.limits.hold_s))
     return event
-
-
-async def _cancel_children(turn: Turn, ports: Ports) -> None:
-    leg = turn.task.leg
-    if leg is None or not leg.children:
-        return
-    places = anyio.CapacityLimiter(_AT_ONCE)
-
-    async def cancel(child: Child) -> None:
-        async with places:
-            await _cancel_child(turn, ports, child)
-
-    async with anyio.create_task_group() as tasks:
-        for child in leg.children:
-            tasks.start_soon(cancel, child)
-
-
-async def _cancel_child(turn: Turn, ports: Ports, child: Child) -> None:
-    """Ask for a child's cancel, unless it has ended; again after a crash changes nothing."""
-    root = turn.cause.root_task_id
-    for _ in range(_TRIES):
-        try:
-            head = await ports.bus.head(child.id, root_task_id=root)
-            if head is None or (head.envelope and isinstance(head.envelope.event, e.CLOSING)):
-                return
-            subject = Subject.parse(head.subject)
-            asked = turn.cause.next(
-                e.CancelRequested(reason="its parent has ended or was cancelled"),
-                event_id=derived_id(child.id, e.CancelRequested.kind),
-                sender=turn.sender,
-                occurred_at=ports.clock.now(),
-            )
-            owner = subject.to if subject.to != LOG else subject.sender
-            envelope = replace(
-                asked, task_id=child.id, parent_task_id=turn.cause.task_id, to=owner, source=b""
-            )
-            await ports.bus.append([envelope], {child.id: head.position})
-        except Contested:
-            records = await ports.bus.history(child.id, root_task_id=root)
-            if fold(records).cancel_requested:
-                return
-            continue
-        except Unavailable as error:
-            _log.info("cancel of child `%s`, again: %s", child.id, error)
-            continue
-        await ports.bus.hint(f"cancel.{child.id}")
-        return
-    _log.warning("child `%s` was not cancelled; it goes on", child.id)

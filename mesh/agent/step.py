@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from math import inf
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 import anyio
@@ -21,7 +22,7 @@ from mesh.agent.retry import Retry
 from mesh.blob.claim import check_in
 from mesh.core import event as e
 from mesh.core.payload import Payload
-from mesh.errors import MeshError, Retryable, Verdict
+from mesh.errors import HandlerInvalid, MeshError, Retryable, Verdict
 
 __all__ = ["Step", "attempt", "call", "return_type"]
 
@@ -96,11 +97,23 @@ async def call(step: Step) -> Any:
 
 
 def return_type(fn: Callable[..., Any]) -> Any:
-    """What a function says it returns; Any if it does not say."""
+    """What a function says it returns; Any if it does not say.
+
+    Raises:
+        HandlerInvalid: It says so by a name that exists for type checkers only.
+    """
+    fn = inspect.unwrap(fn)
+    said = getattr(fn, "__annotations__", {}).get("return", Any)
+    if not isinstance(said, str):
+        return type(None) if said is None else said
+    only = SimpleNamespace(__annotations__={"return": said})
     try:
-        return get_type_hints(inspect.unwrap(fn)).get("return", Any)
-    except (NameError, TypeError):
-        return Any  # annotations of names that exist for type checkers only, or no function
+        return get_type_hints(only, globalns=getattr(fn, "__globals__", {}))["return"]
+    except NameError as error:
+        raise HandlerInvalid(
+            f"`{fn.__qualname__}` returns `{said}`, but {error}; import it where it is needed when"
+            " the step runs, not for type checkers only"
+        ) from error
 
 
 def _takes_key(fn: Callable[..., Any]) -> bool:
