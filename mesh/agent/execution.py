@@ -8,7 +8,6 @@ Source: design, section 4.
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from datetime import datetime
 from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -241,10 +240,8 @@ class Execution:
         if self.record.last_ordinal > self.asking.ordinal and not self._active:
             self.asking.park_unasked("nothing more")
             return Left.PARKED
-        if self.turn.task.cancel_requested:
-            return Next.WIND_UP
-        if self.turn.left_s() <= 0:
-            return Left.OVERDUE
+        if (ended := await self._ended()) is not None:
+            return ended
         if self.asking.outbox:
             return await self._send()
         pause_s = self._start_steps()
@@ -253,6 +250,18 @@ class Execution:
         if self._active or (pause_s is not None and pause_s <= self._limits.hold_s):
             return await self._wait_inside(pause_s)
         return await self._suspend()
+
+    async def _ended(self) -> Next | Left | None:
+        """Why nothing more may be asked for or run, if so."""
+        if self.turn.task.cancel_requested:
+            return Next.WIND_UP
+        if self.turn.left_s() <= 0:
+            return Left.OVERDUE
+        if self.turn.delivery.lease_valid or not self._due_steps():
+            return None
+        # Somebody else may have run them by now, and only an append would say so, afterwards.
+        verdict = await self.turn.look() if self.turn.claimed else Next.DROP
+        return None if verdict is Next.GO_ON else verdict
 
     async def _send(self) -> Next | Left | None:
         """Append what was asked for since the last append; if no step is due, let go with it."""
@@ -308,20 +317,20 @@ class Execution:
 
     def _start_steps(self) -> float | None:
         """Start the steps that are due; seconds until the next retry of another is, if any."""
-        pauses: list[float] = []
-        for step in self.asking.unrecorded_steps():
-            if step.ordinal in self._active:
-                continue
-            pause_s = self._pause_s(self.record.retry_at(step.ordinal))
-            if pause_s > 0:
-                pauses.append(pause_s)
-                continue
+        for step in self._due_steps():
             self._active[step.ordinal] = step
             assert self._tasks is not None  # it runs: for the type checker
             self._tasks.start_soon(self._perform, step)
-        return min(pauses, default=None)
+        waiting = [s for s in self.asking.unrecorded_steps() if s.ordinal not in self._active]
+        return min((self._pause_s(step) for step in waiting), default=None)
 
-    def _pause_s(self, until: datetime | None) -> float:
+    def _due_steps(self) -> list[Step]:
+        """Steps that do not run, and whose pause after a failed attempt is over."""
+        steps = self.asking.unrecorded_steps()
+        return [s for s in steps if s.ordinal not in self._active and self._pause_s(s) <= 0]
+
+    def _pause_s(self, step: Step) -> float:
+        until = self.record.retry_at(step.ordinal)
         return (until - self._ports.clock.now()).total_seconds() if until else 0.0
 
     async def _perform(self, step: Step) -> None:

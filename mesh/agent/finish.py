@@ -12,6 +12,7 @@ from mesh.agent.cancel import cancel_children
 from mesh.agent.failure import failure_of
 from mesh.agent.run import Ending, HandlerRun
 from mesh.agent.step import Step, attempt
+from mesh.agent.turn import Turn
 from mesh.core import decide
 from mesh.core import event as e
 from mesh.core.carrier import Next
