@@ -119,6 +119,13 @@ async def test_the_handler_that_wrote_a_history_does_not_diverge(then: str, upto
     assert await first_divergence(agent_of(handler(forbidden), "other"), task.history) is None
 
 
+async def test_no_beginning_of_a_history_diverges() -> None:
+    task = await recorded()
+    same = agent_of(handler(once("x"), "a", "b"))
+    for end in range(1, len(task.history)):
+        assert await first_divergence(same, task.history[:end]) is None, task.kinds[:end]
+
+
 @pytest.mark.parametrize("upto", ["the nap", "the end"])
 @pytest.mark.parametrize(
     ("steps", "ordinal", "said", "asked"),
