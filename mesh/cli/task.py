@@ -1,4 +1,4 @@
-"""`mesh task`: submit, list, show, cancel; answer, signal and unpark stand in `waiting`."""
+"""`mesh task`: submit, list, show, cancel; the rest stands in `following` and `waiting`."""
 
 from contextlib import aclosing
 from enum import StrEnum
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mesh.cli.failure import FAILED, WAITING, run
+from mesh.cli.following import follow_task, watch
 from mesh.cli.option import FLAG, Data, Json, TaskId, budget, checked_task_id, instant, labels
-from mesh.cli.output import busy, emit, emit_line, say, show
+from mesh.cli.output import busy, emit, say, show
 from mesh.cli.waiting import answer, signal, unpark
 from mesh.errors import AgentUnknown
 
@@ -71,7 +72,8 @@ def submit(  # noqa: PLR0913 - one parameter an option
     ] = None,
     text: Annotated[str | None, typer.Option(help="The input, as plain text.")] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", metavar=FLAG, help="Print each event, to the end.")
+        bool,
+        typer.Option("--follow", metavar=FLAG, help="Print events, and live what agents emit."),
     ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", metavar=FLAG, help="Wait for the outcome.")
@@ -193,6 +195,7 @@ def cancel(
     _print(run(ask, waiting=WAITING), json=json)
 
 
+app.command()(watch)
 app.command()(answer)
 app.command()(signal)
 app.command()(unpark)
@@ -215,7 +218,7 @@ async def _submit(
         if reply.duplicate:
             say("mesh: this task was submitted before; nothing is new")
         if follow:
-            return await _follow(line, reply.task, json=json)
+            return await follow_task(line, reply.task.task_id, json=json)
         task = await _wait(line, reply.task) if wait else reply.task
     if json or wait:
         _print(task, json=json)
@@ -234,24 +237,6 @@ async def _suggest(line: "Line", agent: str) -> None:
     near = get_close_matches(agent, known, n=3)
     if near:
         say(f"mesh: did you mean {' or '.join(f'`{name}`' for name in near)}?")
-
-
-async def _follow(line: "Line", task: "Task", *, json: bool) -> "Task":
-    from mesh.cli.render import event_line
-    from mesh.client.handle import TaskHandle
-
-    if not json:
-        say(f"task {task.task_id}")
-    async with aclosing(TaskHandle(line, task.task_id).watch()) as updates:
-        async for update in updates:
-            task = update.task
-            if json:
-                emit_line(update)
-            elif update.HasField("event"):
-                show(event_line(update.event, with_task=False))
-    if not json:
-        _print(task, json=False)
-    return task
 
 
 async def _wait(line: "Line", task: "Task") -> "Task":

@@ -1,11 +1,13 @@
 """An agent that speaks on a door's bus, and somebody who listens to it."""
 
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 
 import anyio
 
-from mesh import Agent
+from mesh import Agent, Context, Reply
+from mesh.agent.outcome import Outcome
 from mesh.agent.ports import Limits, Ports
 from mesh.agent.worker import Worker
 from mesh.bus.port import Bus
@@ -15,6 +17,44 @@ from mesh.core import event as e
 from mesh.telemetry.inproc import NoTelemetry
 from tests.runtime.rig import run_worker
 from tests.services.door import Door
+
+
+class Cues:
+    """Lets a handler go on from line to line, when a test says so."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque()
+        self._came = anyio.Event()
+
+    def say(self, *lines: str) -> None:
+        """Let the handler say these; "" is the end."""
+        self._lines += lines
+        self._came.set()
+
+    async def next(self) -> str:
+        """The next line, when it is there."""
+        while not self._lines:
+            self._came = anyio.Event()
+            await self._came.wait()
+        return self._lines.popleft()
+
+
+def speaker(cues: Cues) -> Agent:
+    """Says what it is told; at `/` it records a step, in which it says the line's rest."""
+    agent = Agent("speaker")
+
+    @agent.on(str)
+    async def speak(ctx: Context, text: str) -> Outcome:
+        steps = 0
+        while line := await cues.next():
+            if not line.startswith("/"):
+                ctx.emit(line)
+                continue
+            steps += 1
+            await ctx.step(f"step-{steps}", ctx.emit, line[1:])
+        return Reply("done")
+
+    return agent
 
 
 class Listener:

@@ -16,48 +16,9 @@ from mesh.client import OutputReader, TaskHandle, open_mesh
 from mesh.errors import TaskUnknown
 from tests.make import TENANT
 from tests.services.door import Door
-from tests.services.listening import Listener, recorded, speaking
+from tests.services.listening import Cues, Listener, recorded, speaker, speaking
 
 pytestmark = pytest.mark.anyio
-
-
-class Cues:
-    """Lets a handler go on from line to line, when a test says so."""
-
-    def __init__(self) -> None:
-        self._send, self._receive = anyio.create_memory_object_stream[str](100)
-
-    def say(self, *lines: str) -> None:
-        """Let the handler say these; "" is the end."""
-        for line in lines:
-            self._send.send_nowait(line)
-
-    async def next(self) -> str:
-        """The next line, when it is there."""
-        return await self._receive.receive()
-
-    def close(self) -> None:
-        """Leave nothing open."""
-        self._send.close()
-        self._receive.close()
-
-
-def speaker(cues: Cues) -> Agent:
-    """Says what it is told; at `/` it records a step, in which it says the line's rest."""
-    agent = Agent("speaker")
-
-    @agent.on(str)
-    async def speak(ctx: Context, text: str) -> Outcome:
-        steps = 0
-        while line := await cues.next():
-            if not line.startswith("/"):
-                ctx.emit(line)
-                continue
-            steps += 1
-            await ctx.step(f"step-{steps}", ctx.emit, line[1:])
-        return Reply("done")
-
-    return agent
 
 
 @pytest.fixture
@@ -95,7 +56,6 @@ async def test_what_is_emitted_arrives_at_once_and_once_and_is_recorded(
             text += "a step, then a long one: " + "ä" * 50_000 + "the end"
             await heard_to_the_end(door, task, listener, text)
     assert listener.taken_back == 0
-    cues.close()
 
 
 async def test_a_late_listener_gets_what_is_recorded_and_what_is_not(
@@ -119,7 +79,6 @@ async def test_a_late_listener_gets_what_is_recorded_and_what_is_not(
         await after.follow(mesh.task(task.id))
     assert after.text == "abcde"
     assert first.taken_back == late.taken_back == after.taken_back == 0
-    cues.close()
 
 
 async def test_a_stream_goes_on_through_restarts_of_the_gateway(door: Door, cues: Cues) -> None:
@@ -143,7 +102,6 @@ async def test_a_stream_goes_on_through_restarts_of_the_gateway(door: Door, cues
             await heard_to_the_end(door, task, listener, text)
         await gateway.stop()
     assert listener.taken_back == 0
-    cues.close()
 
 
 async def test_a_watch_that_is_dropped_goes_on_after_the_last_chunk(door: Door, cues: Cues) -> None:
@@ -166,7 +124,6 @@ async def test_a_watch_that_is_dropped_goes_on_after_the_last_chunk(door: Door, 
     assert text == await recorded(door.rig.bus, task.id) == "abcdef"
     assert reader.last[1] == 6
     assert numbers == sorted(numbers)
-    cues.close()
 
 
 async def test_a_run_that_crashes_takes_back_what_it_did_not_record(door: Door, cues: Cues) -> None:
@@ -184,7 +141,6 @@ async def test_a_run_that_crashes_takes_back_what_it_did_not_record(door: Door, 
             cues.say("")
             await heard_to_the_end(door, task, listener, "kept, kept too, another, ")
     assert [p.takes_back for p in listener.pieces if p.takes_back] == [len("lost, and lost.")]
-    cues.close()
 
 
 async def test_what_a_cancelled_task_did_not_record_is_taken_back(door: Door, cues: Cues) -> None:
@@ -201,7 +157,6 @@ async def test_what_a_cancelled_task_did_not_record_is_taken_back(door: Door, cu
         await task.cancel()
         await heard_to_the_end(door, task, listener, "kept, ")
     assert listener.taken_back == len("lost")
-    cues.close()
 
 
 class LossyBus(InprocBus):
@@ -231,7 +186,6 @@ async def test_what_gets_lost_on_the_way_comes_with_the_record(door: Door, cues:
         cues.say(*(f"{n} " for n in range(50)), "")
         await heard_to_the_end(door, task, listener, text)
     assert listener.taken_back == 0
-    cues.close()
 
 
 async def test_an_unknown_task_has_no_output(door: Door) -> None:
@@ -287,7 +241,6 @@ async def test_many_listeners_share_one_ear_and_leave_nothing_behind(
         with anyio.fail_after(10):
             await bus.left.wait()
         assert (bus.begun, bus.listening) == (1, 0)
-    cues.close()
 
 
 async def test_a_step_in_a_thread_and_an_asynchronous_one_speak_too(door: Door) -> None:
