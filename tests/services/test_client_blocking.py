@@ -33,8 +33,9 @@ def mesh() -> Generator[tuple[Door, BlockingMesh]]:
             async for delivery in inbox:
                 envelope = delivery.record.envelope
                 assert envelope is not None
+                said = e.ProgressReported(text="done.", run="r", first_number=1, last_number=1)
                 done = e.Completed(result=encode_value({"done": True}))
-                await door.rig.act(envelope.task_id, e.WorkStarted(), done)
+                await door.rig.act(envelope.task_id, e.WorkStarted(), said, done)
                 await delivery.ack()
                 await door.recorded()
 
@@ -53,10 +54,17 @@ def test_a_script_submits_waits_and_reads(mesh: tuple[Door, BlockingMesh]) -> No
     assert task.info().state == Task.COMPLETED
     assert client.submit("planner", {"a": 1}, key="k").id == task.id
     kinds = [update.event.kind for update in task.watch() if update.HasField("event")]
-    assert kinds == ["task.submitted", "task.work_started", "task.completed"]
+    assert kinds == [
+        "task.submitted",
+        "task.work_started",
+        "task.progress_reported",
+        "task.completed",
+    ]
+    assert [piece.text for piece in task.stream()] == ["done."]
+    assert len(list(task.watch(live=True))) == 5
     assert client.state(task.id, version=1).state == Task.SUBMITTED
     assert [agent.card.name for agent in client.agents()] == ["planner"]
-    assert client.status().shards[0].log_last == 3
+    assert client.status().shards[0].log_last == 4
 
 
 def test_a_script_leaves_a_stream_when_it_has_enough(mesh: tuple[Door, BlockingMesh]) -> None:
@@ -66,7 +74,7 @@ def test_a_script_leaves_a_stream_when_it_has_enough(mesh: tuple[Door, BlockingM
     events = client.tail(first=1)
     assert [next(events).position for _ in range(3)] == [1, 2, 3]
     events.close()
-    assert client.task(task.id).info().version == 3
+    assert client.task(task.id).info().version == 4
 
 
 def test_a_script_sees_the_same_errors(mesh: tuple[Door, BlockingMesh]) -> None:
