@@ -38,7 +38,7 @@ class WatchedBus(InprocBus):
     def __init__(self, *, clock: ManualClock) -> None:
         super().__init__(clock=clock, ack_wait_s=_ACK_WAIT_S)
         self._manual = clock
-        self._held: dict[_Key, Held] = {}
+        self._held: dict[Delivery, Held] = {}
         self._due: dict[_Key, datetime] = {}
         self._changed = anyio.Event()
 
@@ -84,21 +84,25 @@ class WatchedBus(InprocBus):
         self._changed.set()
         self._changed = anyio.Event()
 
-    def take(self, key: _Key, record: Record) -> None:
+    def take(self, delivery: Delivery, key: _Key) -> None:
         """A process took a delivery."""
         self._due.pop(key, None)
-        self._held[key] = Held(key[0], record, anyio.current_time())
+        self._held[delivery] = Held(key[0], delivery.record, anyio.current_time())
         self.tell()
 
-    def leave(self, key: _Key, *, after_s: float | None) -> None:
+    def leave(self, delivery: Delivery, key: _Key, *, after_s: float | None) -> None:
         """A process is done with a delivery, or, with `after_s`, it comes again then."""
-        self._held.pop(key, None)
+        self._held.pop(delivery, None)
+        self._due.pop(key, None)  # the late ack of a former holder counts, too
         if after_s is not None:
             self._due[key] = self._manual.now() + timedelta(seconds=after_s)
         self.tell()
 
     async def _rests(self, agent: str) -> bool:
         backlog = await self.backlog(agent)
+        # What was delivered again may still be held by whoever lost its lease.
+        if any(held.agent == agent for held in self._held.values()):
+            return False
         now = self._manual.now()
         later = sum(1 for (name, _), due in self._due.items() if name == agent and due > now)
         return backlog.waiting == 0 and backlog.held == later
@@ -110,36 +114,36 @@ class _WatchedInbox:
     def __init__(self, bus: WatchedBus, agent: str, inner: Inbox) -> None:
         self._bus, self._agent, self._inner = bus, agent, inner
         self._deliveries = aiter(inner)
-        self.keys: set[_Key] = set()
+        self._held: dict[Delivery, _Key] = {}
 
     def __aiter__(self) -> AsyncIterator[Delivery]:
         return self
 
     async def __anext__(self) -> Delivery:
         delivery = await anext(self._deliveries)
-        key = (self._agent, delivery.record.position)
-        self.keys.add(key)
-        self._bus.take(key, delivery.record)
-        return _WatchedDelivery(self, key, delivery)
+        watched = _WatchedDelivery(self, delivery)
+        key = self._held[watched] = (self._agent, delivery.record.position)
+        self._bus.take(watched, key)
+        return watched
 
     def stop(self) -> None:
         self._inner.stop()
 
-    def settle(self, key: _Key, *, after_s: float | None = None) -> None:
-        self.keys.discard(key)
-        self._bus.leave(key, after_s=after_s)
+    def settle(self, delivery: Delivery, *, after_s: float | None = None) -> None:
+        if key := self._held.pop(delivery, None):
+            self._bus.leave(delivery, key, after_s=after_s)
 
     def give_back(self) -> None:
         """The process is gone: what it held comes again at once."""
-        for key in list(self.keys):
-            self.settle(key, after_s=0)
+        for delivery in list(self._held):
+            self.settle(delivery, after_s=0)
 
 
 class _WatchedDelivery:
     """A delivery that tells how it is settled."""
 
-    def __init__(self, inbox: _WatchedInbox, key: _Key, inner: Delivery) -> None:
-        self._inbox, self._key, self._inner = inbox, key, inner
+    def __init__(self, inbox: _WatchedInbox, inner: Delivery) -> None:
+        self._inbox, self._inner = inbox, inner
 
     @property
     def record(self) -> Record:
@@ -159,12 +163,12 @@ class _WatchedDelivery:
 
     async def ack(self) -> None:
         await self._inner.ack()
-        self._inbox.settle(self._key)
+        self._inbox.settle(self)
 
     async def nak(self, delay_s: float) -> None:
         await self._inner.nak(delay_s)
-        self._inbox.settle(self._key, after_s=delay_s)
+        self._inbox.settle(self, after_s=delay_s)
 
     def drop(self) -> None:
         self._inner.drop()
-        self._inbox.settle(self._key, after_s=_ACK_WAIT_S)
+        self._inbox.settle(self, after_s=_ACK_WAIT_S)

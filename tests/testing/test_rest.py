@@ -80,3 +80,19 @@ async def test_what_a_killed_process_held_comes_again_at_once() -> None:
         assert again.redelivered
         await again.ack()
         await bus.at_rest(["first"])
+
+
+async def test_who_lost_its_lease_and_still_works_is_not_at_rest() -> None:
+    clock = ManualClock()
+    bus = WatchedBus(clock=clock)
+    await bus.append([work("first", 1)], {f"{1:032x}": 0})
+    async with bus.inbox("first", max_held=2) as inbox:
+        late = await anext(aiter(inbox))
+        clock.advance(10)
+        (await anext(aiter(inbox))).drop()
+        with anyio.move_on_after(0.01) as patience:
+            await bus.at_rest(["first"])
+        assert patience.cancelled_caught
+        await late.ack()
+        with anyio.fail_after(1):
+            await bus.at_rest(["first"])
