@@ -23,7 +23,11 @@ from mesh.errors import MeshError
 __all__ = ["EMIT_TOPIC", "RESEND_TOPIC", "Emitter"]
 
 EMIT_TOPIC, RESEND_TOPIC = "emit", "resend"
-"""Chunks are hints on `emit.<task>`; a hint on `resend.<task>` asks for those not recorded."""
+"""Chunks are hints on `emit.<task>`; a hint on `resend.<task>` asks for those not recorded.
+
+A hint is JSON: `run`, `number` of the first of its chunks, the `texts` of one or more, and `after`,
+the position of the last event of the task that the run knew.
+"""
 _RECORD_CHARS = 64 * 1024
 """Most text of one recorded event."""
 _CHUNK_CHARS = 16 * 1024
@@ -137,17 +141,28 @@ class Emitter:
     async def _send(self) -> None:
         topic = f"{EMIT_TOPIC}.{self._turn.cause.task_id}"
         while self._unsent:
-            chunk = self._unsent.popleft()
+            chunks = self._take_unsent()
             shown = {
                 "run": self._run,
-                "number": chunk.number,
-                "text": chunk.text,
-                "after": chunk.after,
+                "number": chunks[0].number,
+                "texts": [chunk.text for chunk in chunks],
+                "after": chunks[0].after,
             }
             try:
                 await self._bus.hint(topic, json.dumps(shown).encode())
             except MeshError:
                 return  # nobody sees it live; it is recorded all the same
+
+    def _take_unsent(self) -> list[_Chunk]:
+        """What goes with one hint: what was said token by token would be too many of them."""
+        chunks = [self._unsent.popleft()]
+        size = len(chunks[0].text)
+        while self._unsent and self._unsent[0].after == chunks[0].after:
+            size += len(self._unsent[0].text)
+            if size > _CHUNK_CHARS:
+                break
+            chunks.append(self._unsent.popleft())
+        return chunks
 
 
 def _together(chunks: list[_Chunk]) -> Iterator[list[_Chunk]]:

@@ -44,7 +44,7 @@ class Subscription:
         self._missed = False
         self._records: deque[Record] = deque()
         # Beside the records, so that it never takes their room; the oldest gets lost.
-        self._live: deque[Chunk] = deque(maxlen=_BUFFER)
+        self._live: deque[list[Chunk]] = deque(maxlen=_BUFFER)
         self._came = anyio.Event()
 
     def offer(self, record: Record) -> None:
@@ -55,9 +55,9 @@ class Subscription:
         else:
             self.miss()
 
-    def offer_live(self, chunk: Chunk) -> None:
+    def offer_live(self, chunks: list[Chunk]) -> None:
         """Hand live output over, instead of the oldest that was not fetched if there is no room."""
-        self._live.append(chunk)
+        self._live.append(chunks)
         self._came.set()
 
     def miss(self) -> None:
@@ -79,7 +79,7 @@ class Subscription:
 
     def live(self) -> list[Chunk]:
         """The live output that has come, as it came; it is handed over once."""
-        chunks = list(self._live)
+        chunks = [chunk for together in self._live for chunk in together]
         self._live.clear()
         return chunks
 

@@ -21,7 +21,7 @@ from mesh.core.envelope import Record
 from mesh.core.event import ProgressReported
 from mesh.errors import MeshError
 
-__all__ = ["Chunk", "LiveFeed", "LiveOrder", "ask_again", "read_chunk"]
+__all__ = ["Chunk", "LiveFeed", "LiveOrder", "ask_again", "read_chunks"]
 
 _logger = logging.getLogger(__name__)
 _GAP_S = 0.25
@@ -49,6 +49,10 @@ class _Run:
     next: int = 1
     held: dict[int, Chunk] = field(default_factory=dict[int, Chunk])
     due_s: float = inf
+
+
+Offer = Callable[[list[Chunk]], None]
+"""Takes chunks that came together."""
 
 
 class LiveOrder:
@@ -135,7 +139,7 @@ class LiveFeed:
 
     def __init__(self, bus: Bus, task_id: str) -> None:
         self._bus, self._task_id = bus, task_id
-        self._watchers: list[Callable[[Chunk], None]] = []
+        self._watchers: list[Offer] = []
         self._listening = False
         self.scope = anyio.CancelScope()
 
@@ -144,13 +148,13 @@ class LiveFeed:
         """Whether nobody watches."""
         return not self._watchers
 
-    async def add(self, offer: Callable[[Chunk], None]) -> None:
+    async def add(self, offer: Offer) -> None:
         """Give chunks to one more watcher, and ask for those that are not recorded yet."""
         self._watchers.append(offer)  # first: from here on it is to be removed
         if self._listening:
             await ask_again(self._bus, self._task_id)
 
-    def remove(self, offer: Callable[[Chunk], None]) -> None:
+    def remove(self, offer: Offer) -> None:
         """Give it no more."""
         self._watchers.remove(offer)
 
@@ -173,10 +177,9 @@ class LiveFeed:
             self._listening = True
             await ask_again(self._bus, self._task_id)
             async for hint in hints:
-                chunk = read_chunk(hint.data)
-                if chunk is not None:
-                    for offer in self._watchers:
-                        offer(chunk)
+                chunks = read_chunks(hint.data)
+                for offer in self._watchers if chunks else ():
+                    offer(chunks)
 
 
 async def ask_again(bus: Bus, task_id: str) -> None:
@@ -184,16 +187,17 @@ async def ask_again(bus: Bus, task_id: str) -> None:
     await bus.hint(f"resend.{task_id}")
 
 
-def read_chunk(data: bytes) -> Chunk | None:
-    """A chunk from what a hint carries; None for anything else."""
+def read_chunks(data: bytes) -> list[Chunk]:
+    """The chunks that a hint carries, numbers ascending; none if it is anything else."""
     try:
         found: Any = json.loads(data)  # Any: it comes from the network
     except ValueError:
-        return None
-    if not isinstance(found, dict):
-        return None
-    match cast("dict[str, object]", found):
-        case {"run": str(run), "number": int(number), "text": str(text), "after": int(after)}:
-            return Chunk(run=run, number=number, text=text, after=after) if number > 0 else None
+        return []
+    match found:
+        case {"run": str(run), "number": int(first), "texts": list(texts), "after": int(after)}:
+            return [
+                Chunk(run=run, number=number, text=str(text), after=after)
+                for number, text in enumerate(cast("list[object]", texts), max(1, first))
+            ]
         case _:
-            return None
+            return []

@@ -22,7 +22,7 @@ Seen = list[Update | Chunk]
 
 async def say(bus: InprocBus, task_id: str, *numbers: int) -> None:
     for number in numbers:
-        chunk = {"run": "r", "number": number, "text": f"{number},", "after": 1}
+        chunk = {"run": "r", "number": number, "texts": [f"{number},"], "after": 1}
         await bus.hint(f"emit.{task_id}", json.dumps(chunk).encode())
 
 

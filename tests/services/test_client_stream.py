@@ -81,6 +81,25 @@ async def test_a_late_listener_gets_what_is_recorded_and_what_is_not(
     assert first.taken_back == late.taken_back == after.taken_back == 0
 
 
+async def test_a_late_listener_gets_what_was_said_word_by_word(door: Door, cues: Cues) -> None:
+    """More words than there is room for hints."""
+    words = [f"{n} " for n in range(5_000)]
+    first, late = Listener(), Listener()
+    async with door.connected() as mesh, speaking(door, speaker(cues)):
+        task = await mesh.submit("speaker", "go")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(first.follow, task)
+            cues.say(*words)
+            await first.heard("".join(words))
+            assert await recorded(door.rig.bus, task.id) == ""
+            tasks.start_soon(late.follow, task)
+            await late.heard("".join(words))
+            assert await recorded(door.rig.bus, task.id) == ""
+            cues.say("")
+            for listener in (first, late):
+                await heard_to_the_end(door, task, listener, "".join(words))
+
+
 async def test_a_stream_goes_on_through_restarts_of_the_gateway(door: Door, cues: Cues) -> None:
     listener = Listener()
     async with anyio.create_task_group() as tasks:

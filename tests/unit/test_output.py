@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mesh.client.output import Output, OutputReader
 from mesh.core import event as e
 from mesh.core.envelope import Record
-from mesh.gateway.live import Chunk, LiveOrder, read_chunk
+from mesh.gateway.live import Chunk, LiveOrder, read_chunks
 from mesh.wire.v1.api_pb2 import Event, Live, Task
 from mesh.wire.v1.gateway_pb2 import WatchTaskResponse
 from tests.make import START, envelope
@@ -232,9 +232,17 @@ def test_what_is_held_back_is_bounded() -> None:
         b"null",
         b"[]",
         b"{}",
-        b'{"run": "a", "number": "1", "text": "", "after": 0}',
-        b'{"run": "a", "number": 0, "text": "", "after": 0}',
+        b'{"run": "a", "number": "1", "texts": ["x"], "after": 0}',
+        b'{"run": "a", "number": 1, "texts": "x", "after": 0}',
     ],
 )
 def test_a_hint_that_is_no_chunk_is_passed_over(data: bytes) -> None:
-    assert read_chunk(data) is None
+    assert read_chunks(data) == []
+
+
+def test_a_hint_carries_one_or_more_chunks() -> None:
+    data = b'{"run": "a", "number": 4, "texts": ["x", "yz"], "after": 7}'
+    assert read_chunks(data) == [
+        Chunk(run="a", number=4, text="x", after=7),
+        Chunk(run="a", number=5, text="yz", after=7),
+    ]
