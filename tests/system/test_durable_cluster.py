@@ -63,7 +63,7 @@ async def test_sleepers_wake_after_everything_was_killed(tmp_path: Path) -> None
 async def test_every_brief_completes_whoever_is_killed(tmp_path: Path) -> None:
     """The kill test of the hand-over chain."""
     chance = random.Random(SEED)
-    agents = dict.fromkeys(("planner", "reader", "writer", "critic"), 1)
+    agents: dict[str, int] = {"planner": 1, "reader": 1, "writer": 1, "critic": 1}
     module = "tests.system.slow.slow"
     task_ids: list[str] = []
     counted = 0
@@ -72,11 +72,11 @@ async def test_every_brief_completes_whoever_is_killed(tmp_path: Path) -> None:
             with anyio.fail_after(120):
                 task = await live.client.submit("planner", REQUEST)
                 task_ids.append(task.id)
-                killed_at = await strike(live, task.id, victim, chance)
+                claim = await strike(live, task.id, victim, chance)
                 result = await task.result()
             assert result["stats"]["quotes"] > 0
             await live.recorded()
-            if killed_at and await counts(live, task.id, victim, killed_at):
+            if claim and await counts(live, claim, victim):
                 counted += 1
         await live.check_store_is_log(task_ids)
     print(f"\n{counted} of {len(VICTIMS)} kills counted")  # noqa: T201

@@ -8,7 +8,7 @@ import os
 import anyio
 
 from mesh import Agent, Context, Outcome
-from services.brief.message import BriefRequest, Draft, ReadRequest, ReviseRequest, WriteRequest
+from services.brief.message import BriefRequest, Draft, ReadAspect, ReviseRequest, WriteRequest
 from services.critic.agent import criticise
 from services.planner.agent import plan
 from services.reader.agent import read
@@ -29,8 +29,8 @@ async def slow_plan(ctx: Context, request: BriefRequest) -> Outcome:
     return await plan(ctx, request)
 
 
-@reader.on(ReadRequest)
-async def slow_read(ctx: Context, request: ReadRequest) -> Outcome:
+@reader.on(ReadAspect)
+async def slow_read(ctx: Context, request: ReadAspect) -> Outcome:
     await anyio.sleep(PAUSE_S)
     return await read(ctx, request)
 
