@@ -228,6 +228,7 @@ class Asking:
         return [event for event in told if isinstance(event, e.Spent | e.StepRecorded)]
 
     def _next(self, verb: str, name: str) -> tuple[int, Asked | None]:
+        self._scheduler.check_inside()
         self.ordinal += 1
         asked = self._record.asked.get(self.ordinal)
         if asked is not None and (asked.verb, asked.name) != (verb, name):
@@ -282,9 +283,9 @@ class Asking:
             raise
 
     def _reserve(self, counter: str, amount: int) -> None:
-        spending = self._spending[counter] + amount
-        self._guard(lambda: check_spend(self._turn.task, counter, spending))
-        self._spending[counter] = spending
+        pending = self._spending[counter]
+        self._guard(lambda: check_spend(self._turn.task, counter, amount, pending=pending))
+        self._spending[counter] = pending + amount
 
     def sent(self) -> None:
         """What was in the outbox is stored, and counted in the task."""

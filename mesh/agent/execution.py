@@ -6,9 +6,11 @@ them wait. So a run depends on the record alone, whatever the event loop does.
 Source: design, section 4.
 """
 
+import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from enum import Enum
+from contextlib import ExitStack
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ import anyio
 from mesh.agent.asking import Asking, Diverged
 from mesh.agent.emitter import Emitter
 from mesh.agent.failure import not_ours
+from mesh.agent.left import Left
 from mesh.agent.operation import Branch, Operation
 from mesh.agent.ports import Limits, Ports
 from mesh.agent.record import LegRecord
@@ -38,19 +41,6 @@ _BEAT_S = 3.0
 """How often the log is read while something runs and something else is waited for."""
 _CHUNK = 200
 """Most events of one append."""
-
-
-class Left(Enum):
-    """Why a run ended before its handler did, when it is not for the log's verdict."""
-
-    OVERDUE = "overdue"
-    """The task's deadline has passed."""
-    PARKED = "parked"
-    """It asked for something else than its history recorded."""
-    AGAIN = "again"
-    """It is to run once more over its record."""
-    COLLECTED = "collected"
-    """All that is known came back, and no more was wanted."""
 
 
 class Execution:
@@ -85,6 +75,7 @@ class Execution:
         self._scope = anyio.CancelScope()
         self._tasks: TaskGroup | None = None
         self._branches: set[int] = set()
+        self._coroutines = ExitStack()
         self._running = 0
         self._ready: deque[Operation[Any]] = deque()
         self._waiters: dict[Operation[Any], list[anyio.Event]] = {}
@@ -97,7 +88,7 @@ class Execution:
         """Run the handler; what it returns or raises. None if `left` says that it did not end."""
         outcome: Any = None
         raised: Exception | None = None
-        with self._scope:
+        with self._coroutines, self._scope:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
                 self._branches.add(anyio.get_current_task().id)
@@ -116,16 +107,20 @@ class Execution:
                     await self.emitter.flush()
                 tasks.cancel_scope.cancel()
         self._tasks = None
+        self._branches.clear()
         self._conclude()
-        if raised is not None and self.left is None:
-            raise raised
-        if self.left is None and self.record.last_ordinal > self.asking.ordinal:
-            self.asking.park_unasked("the end of the handler")
+        goes_on = self.left is None and self.record.last_ordinal > self.asking.ordinal
+        if goes_on and (raised is None or is_final(raised)):
+            self.asking.park_unasked(f"raised {raised!r}" if raised else "the end of the handler")
             self.left = Left.PARKED
+        elif raised is not None and self.left is None:
+            raise raised
         return outcome
 
     def _conclude(self) -> None:
         """How the run ended; raises what ends the task whatever the handler returned."""
+        if isinstance(self.left, Next):
+            return  # what it asked for while it was ended does not count
         if self.asking.tripped is not None:
             raise self.asking.tripped  # a guard; the handler may have caught it
         if self.asking.parked is not None:
@@ -148,17 +143,20 @@ class Execution:
 
     def branch(self, coroutine: Coroutine[Any, Any, Any]) -> Branch[Any]:
         """Run a coroutine beside the handler, from where the handler waits next."""
+        if not inspect.iscoroutine(coroutine):
+            name = type(coroutine).__name__
+            raise HandlerInvalid(
+                f"a `{name}` cannot be gathered, only what `ctx` gives, and coroutines"
+            )
         branch = Branch(self, coroutine)
+        self._coroutines.callback(coroutine.close)
         self._ready.append(branch)
         return branch
 
     async def wait(self, operation: Operation[Any]) -> None:
         """Let the current branch wait until an operation is done."""
-        if anyio.get_current_task().id not in self._branches or self._tasks is None:
-            raise HandlerInvalid(
-                "await what `ctx` gives in the handler itself, or in a coroutine passed to"
-                " `ctx.gather` or `ctx.race`: other tasks cannot be run again in the same order"
-            )
+        self.check_inside()
+        assert self._tasks is not None  # it runs: for the type checker
         if not self._driving:
             self._driving = True
             self._tasks.start_soon(self._drive)
@@ -166,6 +164,18 @@ class Execution:
         self._waiters.setdefault(operation, []).append(waiter)
         self._rest()
         await waiter.wait()
+
+    def check_inside(self) -> None:
+        """Refuse (HandlerInvalid) what is asked elsewhere than in the handler and its branches."""
+        try:
+            inside = anyio.get_current_task().id in self._branches
+        except anyio.NoEventLoopError:
+            inside = False  # in a thread
+        if not inside:
+            raise HandlerInvalid(
+                "use `ctx` in the handler itself, or in a coroutine passed to `ctx.gather` or"
+                " `ctx.race`: what other tasks ask for has no order; a step may `ctx.emit`, only"
+            )
 
     def ready(self, operation: Operation[Any]) -> None:
         """Let who waits for an operation go on, in its turn."""
@@ -373,9 +383,7 @@ class Execution:
     def _waits(self) -> list[e.Wait]:
         groups = [group for op in self._waiters for group in op.groups()]
         return [
-            e.Wait(what=wait.what, id=wait.id, group=number)
-            for number, group in enumerate(groups)
-            for wait in group
+            replace(wait, group=number) for number, group in enumerate(groups) for wait in group
         ]
 
     def _retry_timer(self, step: Step) -> e.TimerSet:

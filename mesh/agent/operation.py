@@ -4,6 +4,7 @@ Nothing here does anything: an operation is resolved by the execution that made 
 """
 
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -23,6 +24,14 @@ class Scheduler(Protocol):
 
     async def wait(self, operation: "Operation[Any]") -> None:
         """Return once the operation is done."""
+        ...
+
+    def check_inside(self) -> None:
+        """Whether the handler itself is asking, or a branch of it.
+
+        Raises:
+            HandlerInvalid: It is not.
+        """
         ...
 
     def ready(self, operation: "Operation[Any]") -> None:
@@ -110,7 +119,9 @@ class AllOf(Operation[list[Any]]):
         """All at once where each part is a single wait; otherwise whatever lets a part go on."""
         found = [part.groups() for part in self._parts if not part.done]
         if all(len(groups) == 1 for groups in found):
-            return [tuple(wait for groups in found for wait in groups[0])] if found else []
+            waits = (wait for groups in found for wait in groups[0])
+            fast = not self._collect
+            return [tuple(replace(wait, fail_fast=fast) for wait in waits)] if found else []
         return [group for groups in found for group in groups]
 
     def _count(self, part: Operation[Any]) -> None:

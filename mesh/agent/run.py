@@ -6,8 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 from mesh.agent.definition import Agent, Handler
-from mesh.agent.execution import Execution, Left
+from mesh.agent.execution import Execution
 from mesh.agent.failure import failure_of, only
+from mesh.agent.left import Left
 from mesh.agent.outcome import Fail, Handoff, Reject, Reply
 from mesh.agent.payload import encode_value
 from mesh.agent.ports import Limits, Ports

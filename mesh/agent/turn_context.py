@@ -127,10 +127,12 @@ class TurnContext:
 
     def decide(self, id: str, summary: str, why: str = "") -> None:
         """Note a decision, stored with the outcome."""
+        self._execution.check_inside()
         self._decisions.append(Decision(id=id, summary=summary, why=why))
 
     def constraint(self, rule: str) -> None:
         """Note a standing rule, stored with the outcome."""
+        self._execution.check_inside()
         self._constraints.append(rule)
 
     def notes(self) -> e.Noted | None:
@@ -140,6 +142,7 @@ class TurnContext:
         return e.Noted(decisions=tuple(self._decisions), constraints=tuple(self._constraints))
 
     def _next(self) -> int:
+        self._execution.check_inside()
         self._derived += 1
         return self._derived
 

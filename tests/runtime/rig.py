@@ -36,8 +36,8 @@ FAST = Limits(
 class Rig:
     """One in-process mesh: its log, its clock, and the workers that run on it."""
 
-    def __init__(self) -> None:
-        self.clock = ManualClock()
+    def __init__(self, clock: ManualClock | None = None) -> None:
+        self.clock = clock or ManualClock()
         self.bus = InprocBus(tenant=TENANT, clock=self.clock)
         self.registry = InprocRegistry()
         self.blobs = InprocBlobs()

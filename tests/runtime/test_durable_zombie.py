@@ -10,7 +10,7 @@ import pytest
 from mesh import Agent, Context, Fail, Reply, Retry
 from mesh.agent.outcome import Outcome
 from mesh.core.task import State
-from tests.runtime.quick_loop import run_quickly
+from tests.runtime.quick_loop import FlowingClock, run_quickly
 from tests.runtime.rig import FAST, Rig, running
 
 ALONE = replace(FAST, concurrency=1)
@@ -42,7 +42,7 @@ def test_a_holder_that_lost_its_lease_in_a_pause_does_not_try_the_step_again(
         return agent
 
     async def scenario() -> None:
-        rig, recorded = Rig(), anyio.Event()
+        rig, recorded = Rig(FlowingClock()), anyio.Event()
         agent = declared(rig, recorded)
         task_id = await rig.submit("worker", "x")
         async with running(rig.worker(agent, ALONE), rig.worker(agent, ALONE)):
@@ -60,7 +60,7 @@ def test_a_holder_that_lost_its_lease_in_a_pause_does_not_undo_again(
     ran: Counter[str] = Counter()
 
     async def scenario() -> None:
-        rig, agent, undone = Rig(), Agent("worker"), anyio.Event()
+        rig, agent, undone = Rig(FlowingClock()), Agent("worker"), anyio.Event()
 
         async def second() -> None:
             ran["second"] += 1
