@@ -193,11 +193,14 @@ def read_chunks(data: bytes) -> list[Chunk]:
         found: Any = json.loads(data)  # Any: it comes from the network
     except ValueError:
         return []
-    match found:
-        case {"run": str(run), "number": int(first), "texts": list(texts), "after": int(after)}:
-            return [
-                Chunk(run=run, number=number, text=str(text), after=after)
-                for number, text in enumerate(cast("list[object]", texts), max(1, first))
-            ]
-        case _:
-            return []
+    if not isinstance(found, dict):
+        return []
+    told = cast("dict[str, Any]", found)
+    run, first, texts, after = (told.get(name) for name in ("run", "number", "texts", "after"))
+    if not (isinstance(run, str) and isinstance(first, int) and isinstance(after, int)):
+        return []
+    parts = cast("list[object]", texts) if isinstance(texts, list) else []
+    return [
+        Chunk(run=run, number=number, text=str(text), after=after)
+        for number, text in enumerate(parts, max(1, first))
+    ]
