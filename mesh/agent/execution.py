@@ -18,7 +18,7 @@ import anyio
 
 from mesh.agent.asking import Asking, Diverged
 from mesh.agent.emitter import Emitter
-from mesh.agent.failure import not_ours
+from mesh.agent.failure import is_final, not_ours
 from mesh.agent.left import Left
 from mesh.agent.operation import Branch, Operation
 from mesh.agent.ports import Limits, Ports
