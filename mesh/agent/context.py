@@ -169,7 +169,8 @@ class Context(Protocol):
         """Undo something with this function if the task fails or is cancelled in this agent's time.
 
         It is recorded before the next step runs, so write it before the step that it undoes; and it
-        must tolerate that this step never happened. Undos run in reverse order, once each.
+        must tolerate that this step never happened. Undos run in reverse order, once each; the
+        pauses between the attempts of one are 10 s at most.
         """
         ...
 

@@ -3,9 +3,9 @@
 from typing import cast
 
 from mesh.core.payload import Failure
-from mesh.errors import MeshError
+from mesh.errors import MeshError, Verdict
 
-__all__ = ["failure_of", "not_ours", "only"]
+__all__ = ["failure_of", "is_final", "not_ours", "only"]
 
 _TEXT_CHARS = 8 * 1024
 """Most of an error's text that is recorded."""
@@ -48,3 +48,9 @@ def not_ours(error: BaseException) -> RuntimeError:
     Let through, it would end the worker in silence.
     """
     return RuntimeError(f"cancelled by its own code: {error!r}")
+
+
+def is_final(error: Exception) -> bool:
+    """Whether another attempt cannot help."""
+    error = only(error)
+    return isinstance(error, MeshError) and error.verdict is Verdict.NEVER

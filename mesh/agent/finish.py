@@ -5,6 +5,7 @@ Source: design, section 4.
 
 import logging
 from dataclasses import replace
+from datetime import timedelta
 
 import anyio
 
@@ -56,7 +57,7 @@ async def _stored(run: HandlerRun, ending: Ending) -> Next:
 
 async def wind_up(run: HandlerRun) -> Next:
     """End a task whose cancel was requested."""
-    verdict = await _undo(run, despite_cancel=True)
+    verdict = await _undo(run)
     if verdict is not Next.GO_ON:
         return verdict
     await cancel_children(run.turn, run.ports)
@@ -94,7 +95,7 @@ async def skip_undo(run: HandlerRun) -> Next:
 async def _end(run: HandlerRun, ending: Ending) -> Next:
     last = ending.events[-1]
     if isinstance(last, e.Failed | e.Rejected):
-        verdict = await _undo(run, despite_cancel=False)
+        verdict = await _undo(run)
         if verdict is not Next.GO_ON:
             return verdict
     if isinstance(last, e.HandedOff | e.Completed | e.Failed | e.Rejected):
@@ -103,33 +104,35 @@ async def _end(run: HandlerRun, ending: Ending) -> Next:
     return await run.turn.commit(*ending.events, to=ending.to, catch_up=rests)
 
 
-async def _undo(run: HandlerRun, *, despite_cancel: bool) -> Next:
-    """Run what was registered and has not run, in reverse, each recorded."""
+async def _undo(run: HandlerRun) -> Next:
+    """Run what was registered and has not run, in reverse, each recorded.
+
+    What has run is recorded though a cancel came meanwhile: it would run again otherwise.
+    """
     turn = run.turn
     if run.execution.asking.lacks_undo():
         await run.collect()
     while turn.task.leg and turn.task.leg.undos:
-        if not turn.delivery.lease_valid and (verdict := await _lost(turn, despite_cancel)):
+        if not turn.delivery.lease_valid and (verdict := await _lost(turn)):
             return verdict
         event = await _undone(run, turn.task.leg.undos[-1])
-        verdict = await turn.record(event, despite_cancel=despite_cancel)
+        verdict = await turn.record(event, despite_cancel=True)
         if verdict is not Next.GO_ON:
             return verdict
         if isinstance(event, e.AttemptFailed) and event.retry_at:
             pause_s = (event.retry_at - run.ports.clock.now()).total_seconds()
-            await anyio.sleep(min(max(0.0, pause_s), run.limits.hold_s))
+            await anyio.sleep(max(0.0, pause_s))
     return Next.GO_ON
 
 
-async def _lost(turn: Turn, despite_cancel: bool) -> Next | None:
+async def _lost(turn: Turn) -> Next | None:
     """What the log demands of a holder without a lease; None if it may still undo."""
     verdict = await turn.look() if turn.claimed else Next.DROP
-    winds_up = verdict is Next.WIND_UP and despite_cancel
-    return None if winds_up or verdict is Next.GO_ON else verdict
+    return None if verdict in (Next.WIND_UP, Next.GO_ON) else verdict
 
 
 async def _undone(run: HandlerRun, undo: Undo) -> e.TaskEvent:
-    """One attempt of an undo: its record, or a failed attempt after its pause."""
+    """One attempt of an undo, as it is to be recorded."""
     step = run.execution.asking.undos.get(undo.ordinal)
     if step is None:
         failure = Failure(
@@ -143,6 +146,9 @@ async def _undone(run: HandlerRun, undo: Undo) -> e.TaskEvent:
 async def _tried(run: HandlerRun, step: Step) -> e.TaskEvent:
     failed = run.execution.record.attempts.setdefault(step.ordinal, [])
     event = (await attempt(step, len(failed), run.ports))[-1]
-    if isinstance(event, e.AttemptFailed):
+    if isinstance(event, e.AttemptFailed) and event.retry_at:
+        # A task that ends does not rest on a timer: its pauses are held, and so kept short.
+        latest = run.ports.clock.now() + timedelta(seconds=run.limits.hold_s)
+        event = replace(event, retry_at=min(event.retry_at, latest))
         failed.append(event)
     return event

@@ -41,6 +41,8 @@ class Limits:
         drain_s: How long running handlers may finish after a stop; below the lease.
         backoff: Wait between attempts.
         hold_s: A pause before a retry that is longer than this is left to a timer of the ledger.
+        wakes_apart_s: Least time between two reads of one task for what happened to it: what comes
+            in a burst is read together.
         always_replay: Run every handler again over its record after each thing that came back:
             what does not always take the same way shows at once.
     """
@@ -51,4 +53,5 @@ class Limits:
     drain_s: float = 8.0
     backoff: Backoff = field(default_factory=Backoff)
     hold_s: float = 10.0
+    wakes_apart_s: float = 0.02
     always_replay: bool = False

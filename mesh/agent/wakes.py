@@ -17,8 +17,6 @@ __all__ = ["Wakes"]
 
 _HELD = 256
 """Tasks whose roles are kept."""
-_APART_S = 0.02
-"""Least time between two reads of one task: what comes in a burst is read together."""
 
 
 class _Known:
@@ -32,8 +30,8 @@ class _Known:
 class Wakes:
     """The roles of deliveries, as far as this process has read them."""
 
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
+    def __init__(self, bus: Bus, *, apart_s: float) -> None:
+        self._bus, self._apart_s = bus, apart_s
         self._tasks: OrderedDict[str, _Known] = OrderedDict()
 
     async def open_turn(self, task_id: str, root_task_id: str, position: int) -> bool:
@@ -49,7 +47,7 @@ class Wakes:
             async with known.reading:
                 role = known.roles.known(position)
                 if role is None:
-                    await anyio.sleep(max(0.0, known.read_s + _APART_S - anyio.current_time()))
+                    await anyio.sleep(max(0.0, known.read_s + self._apart_s - anyio.current_time()))
                     role = await self._read(known, task_id, root_task_id, position)
             return role
         finally:

@@ -90,7 +90,7 @@ class Worker:
         self._carried: dict[str, _Carried] = {}
         self._stop = anyio.Event()
         self._places: set[tuple[str, int]] = set()
-        self._wakes = Wakes(ports.bus)
+        self._wakes = Wakes(ports.bus, apart_s=limits.wakes_apart_s)
         self._alone = anyio.Lock()
         self._busy = 0
         self._idle, self._working = anyio.Event(), anyio.Event()

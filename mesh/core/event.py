@@ -191,12 +191,13 @@ class Wait:
     """One thing a suspended leg waits for: `child`, `timer`, `input` or `signal`, and its id.
 
     A signal's id is its name and which one of that name in the leg it is: `approved/1`. Waits of
-    one `group` are all needed.
+    one `group` are all needed; with `fail_fast` a failure of this one meets its whole group.
     """
 
     what: str
     id: str
     group: int = 0
+    fail_fast: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

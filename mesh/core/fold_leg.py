@@ -167,7 +167,8 @@ def _child_finished(task: Task, env: Envelope, event: e.ChildFinished) -> Task:
     children = tuple(c for c in leg.children if c is not child)
     returned = {counter: -amount for counter, amount in child.budget.items()}
     task = replace(task, spent=_sum(_sum(task.spent, returned), event.spent))
-    return _arrived(task, env, replace(leg, children=children), CHILD, child.id)
+    failed = event.state != State.COMPLETED
+    return _arrived(task, env, replace(leg, children=children), CHILD, child.id, failed=failed)
 
 
 def _input_received(task: Task, env: Envelope, event: e.InputReceived) -> Task:
@@ -192,7 +193,9 @@ def _answered(task: Task, env: Envelope, request_id: str) -> Task:
     if leg is None or all(question.id != request_id for question in leg.questions):
         return task
     questions = tuple(question for question in leg.questions if question.id != request_id)
-    return _arrived(task, env, replace(leg, questions=questions), INPUT, request_id)
+    failed = isinstance(env.event, e.TimerFired)
+    leg = replace(leg, questions=questions)
+    return _arrived(task, env, leg, INPUT, request_id, failed=failed)
 
 
 def _signaled(task: Task, env: Envelope, event: e.Signaled) -> Task:
@@ -204,8 +207,10 @@ def _signaled(task: Task, env: Envelope, event: e.Signaled) -> Task:
     return _arrived(task, env, replace(leg, signals=signals), SIGNAL, number)
 
 
-def _arrived(task: Task, env: Envelope, leg: Leg, what: str, id: str) -> Task:
-    leg, met = arrived(leg, what, id)
+def _arrived(
+    task: Task, env: Envelope, leg: Leg, what: str, id: str, *, failed: bool = False
+) -> Task:
+    leg, met = arrived(leg, what, id, failed=failed)
     task = replace(task, leg=leg)
     return _woken(task, env) if met else task
 

@@ -54,14 +54,20 @@ def check_delegation(task: Task, agent: str) -> tuple[str, ...]:
     return chain
 
 
-def check_spend(task: Task, counter: str, amount: int) -> None:
+def check_spend(task: Task, counter: str, amount: int, *, pending: int = 0) -> None:
     """Whether so much of a counter may be used, or reserved for a child.
+
+    Args:
+        task: Whose budget.
+        counter: Of what.
+        amount: How much, >= 0.
+        pending: What was used of it since the task was folded.
 
     Raises:
         BudgetExceeded: More than is left; nothing is used.
     """
     limit = task.budget.get(counter)
-    spent = task.spent.get(counter, 0)
+    spent = task.spent.get(counter, 0) + pending
     if limit is not None and amount > 0 and spent + amount > limit:
         raise BudgetExceeded(task.task_id, counter=counter, limit=limit, spent=spent, asked=amount)
 

@@ -77,7 +77,8 @@ class Leg:
 
     `opened_id` and `opened_position` are of the delivery that opened it; a redrive goes on with the
     same leg. `waits` are those not met yet, empty unless `suspended`. `parked` is set while the
-    task is held. `attempts` and `failure` are carried over a pause before a retry.
+    task is held. `attempts` and `failure` are carried over a pause before a retry. `failed` are
+    the children that ended without a result, and the questions that expired.
     """
 
     opened_id: str
@@ -92,6 +93,7 @@ class Leg:
     parked: Parked | None = None
     attempts: int = 0
     failure: Failure | None = None
+    failed: tuple[str, ...] = ()
 
     @property
     def idle(self) -> bool:
@@ -106,17 +108,31 @@ def signal_id(name: str, number: int) -> str:
 
 def suspended(leg: Leg, waits: tuple[Wait, ...]) -> Leg | None:
     """The leg with what it still waits for; None if a group of the waits is met already."""
+    if any(wait.fail_fast and wait.id in leg.failed for wait in waits):
+        return None
     open_waits = tuple(wait for wait in waits if not _met(leg, wait))
     if {wait.group for wait in waits} - {wait.group for wait in open_waits}:
         return None
     return replace(leg, suspended=True, waits=open_waits)
 
 
-def arrived(leg: Leg, what: str, id: str) -> tuple[Leg, bool]:
-    """The leg without the wait for this, and whether a whole group of its waits is met by it."""
-    mine = {wait.group for wait in leg.waits if wait.what == what and wait.id == id}
+def arrived(leg: Leg, what: str, id: str, *, failed: bool = False) -> tuple[Leg, bool]:
+    """The leg without the wait for this, and whether a whole group of its waits is met by it.
+
+    Args:
+        leg: Where it is waited for, or not.
+        what: What came.
+        id: Which one.
+        failed: It came without a result.
+    """
+    if failed:
+        leg = replace(leg, failed=(*leg.failed, id))
+    met = [wait for wait in leg.waits if wait.what == what and wait.id == id]
+    mine = {wait.group for wait in met}
     if not mine:
         return leg, False
+    if failed and any(wait.fail_fast for wait in met):
+        return leg, True
     waits = tuple(wait for wait in leg.waits if wait.what != what or wait.id != id)
     return replace(leg, waits=waits), bool(mine - {wait.group for wait in waits})
 

@@ -182,7 +182,9 @@ async def local_mesh(
     names = [*(agent.name for agent in agents), *others]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"there are two agents `{min(twice)}`")
-    limits = Limits(claim_after_s=_NEVER_S, hold_s=0, drain_s=1, always_replay=always_replay)
+    limits = Limits(
+        claim_after_s=_NEVER_S, hold_s=0, drain_s=1, wakes_apart_s=0, always_replay=always_replay
+    )
     engine = Engine(limits, patience_s, ManualClock(start) if start else ManualClock())
     await engine.know(others)
     ready = anyio.Event()

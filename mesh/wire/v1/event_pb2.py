@@ -27,7 +27,7 @@ from mesh.wire.v1 import packet_pb2 as mesh_dot_wire_dot_v1_dot_packet__pb2
 from mesh.wire.v1 import payload_pb2 as mesh_dot_wire_dot_v1_dot_payload__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mesh/wire/v1/event.proto\x12\x0cmesh.wire.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19mesh/wire/v1/packet.proto\x1a\x1amesh/wire/v1/payload.proto\"\xdc\x01\n\rTaskSubmitted\x12$\n\x05input\x18\x01 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\x12\x11\n\tobjective\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\x37\n\x06\x62udget\x18\x04 \x03(\x0b\x32\'.mesh.wire.v1.TaskSubmitted.BudgetEntry\x12\x11\n\tancestors\x18\x05 \x03(\t\x1a-\n\x0b\x42udgetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\r\n\x0bWorkStarted\"\x1e\n\x0cWorkReleased\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x8b\x01\n\x0cStepRecorded\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12$\n\x05value\x18\x03 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\x12&\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x15.mesh.wire.v1.Failure\x12\x0e\n\x06undoes\x18\x05 \x01(\r\"\x9b\x01\n\x05Noted\x12)\n\tdecisions\x18\x01 \x03(\x0b\x32\x16.mesh.wire.v1.Decision\x12\x13\n\x0b\x63onstraints\x18\x02 \x03(\t\x12\x16\n\x0eopen_questions\x18\x03 \x03(\t\x12\x13\n\x0b\x64o_not_redo\x18\x04 \x03(\t\x12%\n\tartifacts\x18\x05 \x03(\x0b\x32\x12.mesh.wire.v1.Blob\"9\n\x05Spent\x12\x0f\n\x07\x63ounter\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\x03\x12\x0f\n\x07ordinal\x18\x03 \x01(\r\"[\n\x08TimerSet\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12\x10\n\x08timer_id\x18\x02 \x01(\t\x12,\n\x08\x66ires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb2\x01\n\x0eInputRequested\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x13\n\x0bjson_schema\x18\x04 \x01(\t\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x07\x64\x65\x66\x61ult\x18\x06 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\"\xa6\x01\n\tDelegated\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12\x15\n\rchild_task_id\x18\x02 \x01(\t\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x33\n\x06\x62udget\x18\x04 \x03(\x0b\x32#.mesh.wire.v1.Delegated.BudgetEntry\x1a-\n\x0b\x42udgetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"`\n\x16\x43ompensationRegistered\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\'\n\x08\x61rgument\x18\x03 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\"\x84\x01\n\rAttemptFailed\x12&\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x15.mesh.wire.v1.Failure\x12,\n\x08retry_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07ordinal\x18\x03 \x01(\r\x12\x0c\n\x04name\x18\x04 \x01(\t\"/\n\x04Wait\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\r\"?\n\tSuspended\x12!\n\x05waits\x18\x01 \x03(\x0b\x32\x12.mesh.wire.v1.WaitJ\x04\x08\x02\x10\x03R\tneeds_all\"1\n\x07Resumed\x12\x0f\n\x07wake_id\x18\x01 \x01(\t\x12\x15\n\rwake_position\x18\x02 \x01(\x04\"\\\n\tHandedOff\x12$\n\x05input\x18\x01 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\x12)\n\x06packet\x18\x02 \x01(\x0b\x32\x19.mesh.wire.v1.RelayPacket\"!\n\x0f\x43\x61ncelRequested\x12\x0e\n\x06reason\x18\x01 \x01(\t\"2\n\tCompleted\x12%\n\x06result\x18\x01 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\"0\n\x06\x46\x61iled\x12&\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x15.mesh.wire.v1.Failure\"2\n\x08Rejected\x12&\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x15.mesh.wire.v1.Failure\"\x1a\n\x08\x43\x61nceled\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x86\x01\n\x0c\x44\x65\x61\x64Lettered\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x19\n\x11\x64\x65livery_position\x18\x02 \x01(\x04\x12\x10\n\x08\x61ttempts\x18\x03 \x01(\r\x12&\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x15.mesh.wire.v1.Failure\x12\x0c\n\x04step\x18\x05 \x01(\r\"E\n\x08Redriven\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12$\n\x05input\x18\x02 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\":\n\x06Parked\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12\x10\n\x08recorded\x18\x02 \x01(\t\x12\r\n\x05\x61sked\x18\x03 \x01(\t\"\x1a\n\x08Unparked\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xfa\x01\n\rChildFinished\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12\x15\n\rchild_task_id\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12%\n\x06result\x18\x04 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\x12&\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x15.mesh.wire.v1.Failure\x12\x35\n\x05spent\x18\x06 \x03(\x0b\x32&.mesh.wire.v1.ChildFinished.SpentEntry\x1a,\n\nSpentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"J\n\rInputReceived\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12%\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\"\x1e\n\nTimerFired\x12\x10\n\x08timer_id\x18\x01 \x01(\t\">\n\x08Signaled\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\"{\n\x10ProgressReported\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08\x66raction\x18\x02 \x01(\x01\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\x14\n\x0c\x66irst_number\x18\x04 \x01(\x04\x12\x13\n\x0blast_number\x18\x05 \x01(\x04\x12\x0f\n\x07\x62y_step\x18\x06 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mesh/wire/v1/event.proto\x12\x0cmesh.wire.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19mesh/wire/v1/packet.proto\x1a\x1amesh/wire/v1/payload.proto\"\xdc\x01\n\rTaskSubmitted\x12$\n\x05input\x18\x01 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\x12\x11\n\tobjective\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\x37\n\x06\x62udget\x18\x04 \x03(\x0b\x32\'.mesh.wire.v1.TaskSubmitted.BudgetEntry\x12\x11\n\tancestors\x18\x05 \x03(\t\x1a-\n\x0b\x42udgetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\r\n\x0bWorkStarted\"\x1e\n\x0cWorkReleased\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x8b\x01\n\x0cStepRecorded\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12$\n\x05value\x18\x03 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\x12&\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x15.mesh.wire.v1.Failure\x12\x0e\n\x06undoes\x18\x05 \x01(\r\"\x9b\x01\n\x05Noted\x12)\n\tdecisions\x18\x01 \x03(\x0b\x32\x16.mesh.wire.v1.Decision\x12\x13\n\x0b\x63onstraints\x18\x02 \x03(\t\x12\x16\n\x0eopen_questions\x18\x03 \x03(\t\x12\x13\n\x0b\x64o_not_redo\x18\x04 \x03(\t\x12%\n\tartifacts\x18\x05 \x03(\x0b\x32\x12.mesh.wire.v1.Blob\"9\n\x05Spent\x12\x0f\n\x07\x63ounter\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\x03\x12\x0f\n\x07ordinal\x18\x03 \x01(\r\"[\n\x08TimerSet\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12\x10\n\x08timer_id\x18\x02 \x01(\t\x12,\n\x08\x66ires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb2\x01\n\x0eInputRequested\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x13\n\x0bjson_schema\x18\x04 \x01(\t\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x07\x64\x65\x66\x61ult\x18\x06 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\"\xa6\x01\n\tDelegated\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12\x15\n\rchild_task_id\x18\x02 \x01(\t\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x33\n\x06\x62udget\x18\x04 \x03(\x0b\x32#.mesh.wire.v1.Delegated.BudgetEntry\x1a-\n\x0b\x42udgetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"`\n\x16\x43ompensationRegistered\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\'\n\x08\x61rgument\x18\x03 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\"\x84\x01\n\rAttemptFailed\x12&\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x15.mesh.wire.v1.Failure\x12,\n\x08retry_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07ordinal\x18\x03 \x01(\r\x12\x0c\n\x04name\x18\x04 \x01(\t\"B\n\x04Wait\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\r\x12\x11\n\tfail_fast\x18\x04 \x01(\x08\"?\n\tSuspended\x12!\n\x05waits\x18\x01 \x03(\x0b\x32\x12.mesh.wire.v1.WaitJ\x04\x08\x02\x10\x03R\tneeds_all\"1\n\x07Resumed\x12\x0f\n\x07wake_id\x18\x01 \x01(\t\x12\x15\n\rwake_position\x18\x02 \x01(\x04\"\\\n\tHandedOff\x12$\n\x05input\x18\x01 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\x12)\n\x06packet\x18\x02 \x01(\x0b\x32\x19.mesh.wire.v1.RelayPacket\"!\n\x0f\x43\x61ncelRequested\x12\x0e\n\x06reason\x18\x01 \x01(\t\"2\n\tCompleted\x12%\n\x06result\x18\x01 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\"0\n\x06\x46\x61iled\x12&\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x15.mesh.wire.v1.Failure\"2\n\x08Rejected\x12&\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x15.mesh.wire.v1.Failure\"\x1a\n\x08\x43\x61nceled\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x86\x01\n\x0c\x44\x65\x61\x64Lettered\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x19\n\x11\x64\x65livery_position\x18\x02 \x01(\x04\x12\x10\n\x08\x61ttempts\x18\x03 \x01(\r\x12&\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x15.mesh.wire.v1.Failure\x12\x0c\n\x04step\x18\x05 \x01(\r\"E\n\x08Redriven\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12$\n\x05input\x18\x02 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\":\n\x06Parked\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12\x10\n\x08recorded\x18\x02 \x01(\t\x12\r\n\x05\x61sked\x18\x03 \x01(\t\"\x1a\n\x08Unparked\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xfa\x01\n\rChildFinished\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12\x15\n\rchild_task_id\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12%\n\x06result\x18\x04 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\x12&\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x15.mesh.wire.v1.Failure\x12\x35\n\x05spent\x18\x06 \x03(\x0b\x32&.mesh.wire.v1.ChildFinished.SpentEntry\x1a,\n\nSpentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"J\n\rInputReceived\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12%\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\"\x1e\n\nTimerFired\x12\x10\n\x08timer_id\x18\x01 \x01(\t\">\n\x08Signaled\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.mesh.wire.v1.Payload\"{\n\x10ProgressReported\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08\x66raction\x18\x02 \x01(\x01\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\x14\n\x0c\x66irst_number\x18\x04 \x01(\x04\x12\x13\n\x0blast_number\x18\x05 \x01(\x04\x12\x0f\n\x07\x62y_step\x18\x06 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -67,41 +67,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTEMPTFAILED']._serialized_start=1301
   _globals['_ATTEMPTFAILED']._serialized_end=1433
   _globals['_WAIT']._serialized_start=1435
-  _globals['_WAIT']._serialized_end=1482
-  _globals['_SUSPENDED']._serialized_start=1484
-  _globals['_SUSPENDED']._serialized_end=1547
-  _globals['_RESUMED']._serialized_start=1549
-  _globals['_RESUMED']._serialized_end=1598
-  _globals['_HANDEDOFF']._serialized_start=1600
-  _globals['_HANDEDOFF']._serialized_end=1692
-  _globals['_CANCELREQUESTED']._serialized_start=1694
-  _globals['_CANCELREQUESTED']._serialized_end=1727
-  _globals['_COMPLETED']._serialized_start=1729
-  _globals['_COMPLETED']._serialized_end=1779
-  _globals['_FAILED']._serialized_start=1781
-  _globals['_FAILED']._serialized_end=1829
-  _globals['_REJECTED']._serialized_start=1831
-  _globals['_REJECTED']._serialized_end=1881
-  _globals['_CANCELED']._serialized_start=1883
-  _globals['_CANCELED']._serialized_end=1909
-  _globals['_DEADLETTERED']._serialized_start=1912
-  _globals['_DEADLETTERED']._serialized_end=2046
-  _globals['_REDRIVEN']._serialized_start=2048
-  _globals['_REDRIVEN']._serialized_end=2117
-  _globals['_PARKED']._serialized_start=2119
-  _globals['_PARKED']._serialized_end=2177
-  _globals['_UNPARKED']._serialized_start=2179
-  _globals['_UNPARKED']._serialized_end=2205
-  _globals['_CHILDFINISHED']._serialized_start=2208
-  _globals['_CHILDFINISHED']._serialized_end=2458
-  _globals['_CHILDFINISHED_SPENTENTRY']._serialized_start=2414
-  _globals['_CHILDFINISHED_SPENTENTRY']._serialized_end=2458
-  _globals['_INPUTRECEIVED']._serialized_start=2460
-  _globals['_INPUTRECEIVED']._serialized_end=2534
-  _globals['_TIMERFIRED']._serialized_start=2536
-  _globals['_TIMERFIRED']._serialized_end=2566
-  _globals['_SIGNALED']._serialized_start=2568
-  _globals['_SIGNALED']._serialized_end=2630
-  _globals['_PROGRESSREPORTED']._serialized_start=2632
-  _globals['_PROGRESSREPORTED']._serialized_end=2755
+  _globals['_WAIT']._serialized_end=1501
+  _globals['_SUSPENDED']._serialized_start=1503
+  _globals['_SUSPENDED']._serialized_end=1566
+  _globals['_RESUMED']._serialized_start=1568
+  _globals['_RESUMED']._serialized_end=1617
+  _globals['_HANDEDOFF']._serialized_start=1619
+  _globals['_HANDEDOFF']._serialized_end=1711
+  _globals['_CANCELREQUESTED']._serialized_start=1713
+  _globals['_CANCELREQUESTED']._serialized_end=1746
+  _globals['_COMPLETED']._serialized_start=1748
+  _globals['_COMPLETED']._serialized_end=1798
+  _globals['_FAILED']._serialized_start=1800
+  _globals['_FAILED']._serialized_end=1848
+  _globals['_REJECTED']._serialized_start=1850
+  _globals['_REJECTED']._serialized_end=1900
+  _globals['_CANCELED']._serialized_start=1902
+  _globals['_CANCELED']._serialized_end=1928
+  _globals['_DEADLETTERED']._serialized_start=1931
+  _globals['_DEADLETTERED']._serialized_end=2065
+  _globals['_REDRIVEN']._serialized_start=2067
+  _globals['_REDRIVEN']._serialized_end=2136
+  _globals['_PARKED']._serialized_start=2138
+  _globals['_PARKED']._serialized_end=2196
+  _globals['_UNPARKED']._serialized_start=2198
+  _globals['_UNPARKED']._serialized_end=2224
+  _globals['_CHILDFINISHED']._serialized_start=2227
+  _globals['_CHILDFINISHED']._serialized_end=2477
+  _globals['_CHILDFINISHED_SPENTENTRY']._serialized_start=2433
+  _globals['_CHILDFINISHED_SPENTENTRY']._serialized_end=2477
+  _globals['_INPUTRECEIVED']._serialized_start=2479
+  _globals['_INPUTRECEIVED']._serialized_end=2553
+  _globals['_TIMERFIRED']._serialized_start=2555
+  _globals['_TIMERFIRED']._serialized_end=2585
+  _globals['_SIGNALED']._serialized_start=2587
+  _globals['_SIGNALED']._serialized_end=2649
+  _globals['_PROGRESSREPORTED']._serialized_start=2651
+  _globals['_PROGRESSREPORTED']._serialized_end=2774
 # @@protoc_insertion_point(module_scope)

@@ -411,21 +411,25 @@ class Wait(_message.Message):
     WHAT_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
+    FAIL_FAST_FIELD_NUMBER: _builtins.int
     what: _builtins.str
     """child, timer, input or signal."""
     id: _builtins.str
     group: _builtins.int
     """Waits of one group are all needed."""
+    fail_fast: _builtins.bool
+    """A failure of this one meets its whole group."""
     def __init__(
         self,
         *,
         what: _builtins.str = ...,
         id: _builtins.str = ...,
         group: _builtins.int = ...,
+        fail_fast: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "id", b"id", "what", b"what"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fail_fast", b"fail_fast", "group", b"group", "id", b"id", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

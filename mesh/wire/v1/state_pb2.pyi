@@ -295,6 +295,7 @@ class Leg(_message.Message):
     PARKED_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
     opened_id: _builtins.str
     opened_position: _builtins.int
     suspended: _builtins.bool
@@ -322,6 +323,10 @@ class Leg(_message.Message):
 
     @_builtins.property
     def failure(self) -> _payload_pb2.Failure: ...
+    @_builtins.property
+    def failed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of children and questions that ended without a result."""
+
     def __init__(
         self,
         *,
@@ -337,10 +342,11 @@ class Leg(_message.Message):
         parked: _event_pb2.Parked | None = ...,
         attempts: _builtins.int = ...,
         failure: _payload_pb2.Failure | None = ...,
+        failed: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "parked", b"parked"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "children", b"children", "failure", b"failure", "opened_id", b"opened_id", "opened_position", b"opened_position", "parked", b"parked", "questions", b"questions", "signals", b"signals", "suspended", b"suspended", "timers", b"timers", "undos", b"undos", "waits", b"waits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "children", b"children", "failed", b"failed", "failure", b"failure", "opened_id", b"opened_id", "opened_position", b"opened_position", "parked", b"parked", "questions", b"questions", "signals", b"signals", "suspended", b"suspended", "timers", b"timers", "undos", b"undos", "waits", b"waits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
