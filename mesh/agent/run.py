@@ -88,7 +88,7 @@ class HandlerRun:
             try:
                 handler, value = self.agent.accept(payload)
             except PayloadInvalid as error:
-                return Ending(events=(decide.reject(self.turn.task, failure_of(error)),))
+                return self._unaccepted(error)
             retry = self._policy(handler)
             with self.ports.telemetry.span(self._span()):
                 return await self._handled(handler, value, retry)
@@ -159,6 +159,15 @@ class HandlerRun:
             attempt=turn.attempt,
             version=self.agent.behaviour,
         )
+
+    def _unaccepted(self, error: PayloadInvalid) -> Ending:
+        """Input that no handler takes: refused, unless one has taken it and begun."""
+        execution = self.execution
+        if not execution.record.last_ordinal:
+            return Ending(events=(decide.reject(self.turn.task, failure_of(error)),))
+        execution.asking.park_unasked(f"the input is not accepted: {error}")
+        parked = execution.asking.parked
+        return Ending(events=(parked,) if parked else ())
 
     async def _conclude(self, outcome: Any, context: TurnContext) -> Ending:
         # Any: what a handler returned, whatever its annotation promised.
