@@ -9,6 +9,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
@@ -37,6 +38,8 @@ LOOK_TOPIC = "look"
 """Hints on `look.<task id>` say that something happened that a running handler may wait for."""
 _LOOK_S = 0.01
 """How often, at most, it is looked whether a handler takes long."""
+_APART_S = 0.25
+"""Least time between two reads of one task for hints."""
 _BLOCKED_S = 1.0
 """How late a look must be to be a handler's fault, and worth a warning."""
 _SUSPECT = 2
@@ -60,6 +63,7 @@ class _Carried:
         self.run, self.turn = run, run.turn
         self.began_s = anyio.current_time()
         self.claiming = False
+        self.told, self.looked_s = False, float("-inf")
         self.scope = anyio.CancelScope()
         self.stopped_for: Next | None = None
         self.drained = False
@@ -111,8 +115,8 @@ class Worker:
             )
             await stack.enter_async_context(ports.registry.announce(card, self._presence()))
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._listen, CANCEL_TOPIC, self._look)
-                tasks.start_soon(self._listen, LOOK_TOPIC, self._look)
+                tasks.start_soon(self._listen, CANCEL_TOPIC, partial(self._hear, tasks))
+                tasks.start_soon(self._listen, LOOK_TOPIC, partial(self._hear, tasks))
                 tasks.start_soon(self._listen, RESEND_TOPIC, self._resend)
                 tasks.start_soon(self._stop_inbox, inbox)
                 tasks.start_soon(self._claim_slow, tasks)
@@ -170,7 +174,15 @@ class Worker:
     async def _resend(carried: _Carried) -> None:
         carried.run.execution.emitter.resend()
 
+    async def _hear(self, tasks: TaskGroup, carried: _Carried) -> None:
+        if not carried.told:
+            carried.told = True
+            tasks.start_soon(self._look, carried)
+
     async def _look(self, carried: _Carried) -> None:
+        """Read what is new; of many hints that come together, once."""
+        await anyio.sleep(max(0.0, carried.looked_s + _APART_S - anyio.current_time()))
+        carried.told, carried.looked_s = False, anyio.current_time()
         verdict = await carried.turn.look()
         if verdict is Next.GO_ON:
             carried.run.execution.poke()

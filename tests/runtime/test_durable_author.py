@@ -10,8 +10,8 @@ import pytest
 from mesh import Agent, Context, Reply
 from mesh.agent.outcome import Outcome
 from mesh.core.task import State
+from tests.runtime.durable import fire, resting
 from tests.runtime.rig import Rig, running
-from tests.runtime.test_durable import fire, resting
 
 pytestmark = pytest.mark.anyio
 

@@ -16,9 +16,9 @@ from mesh.core import event as e
 from mesh.core.envelope import Envelope
 from mesh.core.task import State
 from tests.make import TENANT
+from tests.runtime.durable import fire, resting
 from tests.runtime.quick_loop import FlowingClock, run_quickly
 from tests.runtime.rig import FAST, Rig, run_worker, running
-from tests.runtime.test_durable import fire, resting
 
 STEPS = 3
 
@@ -93,9 +93,7 @@ async def race(turn: int) -> tuple[Counter[str], list[str], list[e.TaskEvent]]:
             if not n and turn % 3:
                 await anyio.sleep(turn % 3)
         with anyio.fail_after(10_000):
-            while not (await rig.task(task_ids[0])).closed:
-                await anyio.sleep(3)
-        await rig.acked("worker")
+            await bus.settled("worker")
         tasks.cancel_scope.cancel()
     task = await rig.task(task_ids[0])
     assert task.state is State.COMPLETED
