@@ -7,7 +7,8 @@ import anyio
 import pytest
 
 from tests.system.durable_rig import durable_mesh
-from tests.system.test_durable_many import TREE, cancel_a_tree, poison_among
+from tests.system.test_durable_many import TREE, cancel_a_tree
+from tests.system.test_durable_poison import poison_among
 from tests.system.test_durable_programs import programs_through_a_storm
 from tests.system.test_durable_sleep import sleep_through_a_restart
 from tests.system.test_durable_steps import (

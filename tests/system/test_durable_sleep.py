@@ -1,6 +1,7 @@
 """Tasks that wait cost nothing, and wake in time whatever was restarted meanwhile."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,32 +31,33 @@ async def test_sleepers_cost_no_memory_and_wake_in_time_after_everything_was_kil
 async def sleep_through_a_restart(
     live: DurableMesh, count: int, ahead_s: float
 ) -> tuple[float, float]:
-    """So many sleepers, due at once, and everything killed once they sleep.
+    """So many sleepers, due within a second, and everything killed once they sleep.
 
     Returns:
         MB that the agent's process has more than an idle one, and seconds that the last timer was
         stored after its time.
     """
-    await asleep(live, 50, SystemClock().now())  # what a process loads with its first work
+    now = SystemClock().now()
+    await asleep(live, [now] * 50)  # what a process loads with its first work
     await woken(live, 50)
     idle_mb = memory_mb(await live.pid("sleeper"))
-    due = SystemClock().now() + timedelta(seconds=ahead_s)
-    task_ids = set(await asleep(live, count, due))
-    await waiting(live, task_ids)
+    first = SystemClock().now() + timedelta(seconds=ahead_s)
+    due = await asleep(live, [first + timedelta(seconds=n / count) for n in range(count)])
+    await waiting(live, set(due))
     waiting_mb = memory_mb(await live.pid("sleeper"))
-    slept_s = ahead_s - (due - SystemClock().now()).total_seconds()
+    slept_s = ahead_s - (first - SystemClock().now()).total_seconds()
     await live.kill_everything()
-    back_s = (due - SystemClock().now()).total_seconds()
+    back_s = (first - SystemClock().now()).total_seconds()
     assert back_s > 0, "set the timers later: they were due before all was back"
     await woken(live, 50 + count)
     await live.recorded()
-    late = await stored_late(live, task_ids, due)
+    late = await stored_late(live, due)
     ends = [t.closed_at.ToDatetime(UTC) async for t in live.client.tasks()]
-    resumed_s = (max(ends) - due).total_seconds()
+    resumed_s = (max(ends) - first).total_seconds()
     await live.check_store_is_log([])
     print(  # noqa: T201
         f"\n{count} sleepers: {idle_mb:.0f} MB idle, {waiting_mb:.0f} MB while they wait, asleep"
-        f" after {slept_s:.0f} s; all killed and back {back_s:.0f} s before they were due at once;"
+        f" after {slept_s:.0f} s; all killed and back {back_s:.0f} s before the first was due;"
         f" TimerFired stored {late[count // 2]:.2f} s late in the middle, {late[-1]:.2f} s at most;"
         f" the last handler was done after {resumed_s:.1f} s"
     )
@@ -63,15 +65,16 @@ async def sleep_through_a_restart(
     return waiting_mb - idle_mb, late[-1]
 
 
-async def asleep(live: DurableMesh, count: int, due: datetime) -> list[str]:
-    """Submit so many sleepers; gives their tasks."""
-    task_ids: list[str] = []
-    left = [due.timestamp()] * count
+async def asleep(live: DurableMesh, due: Sequence[datetime]) -> dict[str, datetime]:
+    """Submit a sleeper for each instant; gives when each task is due."""
+    task_ids: dict[str, datetime] = {}
+    left = list(due)
 
     async def submit() -> None:
         while left:
-            task = await live.client.submit("sleeper", left.pop())
-            task_ids.append(task.id)
+            until = left.pop()
+            task = await live.client.submit("sleeper", until.timestamp())
+            task_ids[task.id] = until
 
     async with anyio.create_task_group() as tasks:
         for _ in range(AT_ONCE):
@@ -99,11 +102,11 @@ async def woken(live: DurableMesh, count: int) -> None:
                 return
 
 
-async def stored_late(live: DurableMesh, task_ids: set[str], due: datetime) -> list[float]:
+async def stored_late(live: DurableMesh, due: Mapping[str, datetime]) -> list[float]:
     """How late each timer was stored, seconds, ascending; each of them fired once."""
-    fired = [e async for e in live.client.events(kind="task.timer_fired") if e.task_id in task_ids]
-    assert Counter(e.task_id for e in fired) == Counter(task_ids)
-    return sorted((e.stored_at.ToDatetime(UTC) - due).total_seconds() for e in fired)
+    fired = [e async for e in live.client.events(kind="task.timer_fired") if e.task_id in due]
+    assert Counter(e.task_id for e in fired) == Counter(due.keys())
+    return sorted((e.stored_at.ToDatetime(UTC) - due[e.task_id]).total_seconds() for e in fired)
 
 
 def memory_mb(pid: int) -> float:
