@@ -32,6 +32,8 @@ __all__ = [
 
 CHILD, TIMER, INPUT, SIGNAL = "child", "timer", "input", "signal"
 """What can be waited for."""
+_OPEN = (CHILD, TIMER, INPUT)
+"""What stands in a leg until it comes."""
 DEADLINE = "deadline"
 """Id of the timer of a task's deadline, which nobody sets: the submit carries it."""
 
@@ -110,7 +112,14 @@ def suspended(leg: Leg, waits: tuple[Wait, ...]) -> Leg | None:
     """The leg with what it still waits for; None if a group of the waits is met already."""
     if any(wait.fail_fast and wait.id in leg.failed for wait in waits):
         return None
-    open_waits = tuple(wait for wait in waits if not _met(leg, wait))
+    still = {(CHILD, child.id) for child in leg.children}
+    still |= {(TIMER, timer.id) for timer in leg.timers}
+    still |= {(INPUT, question.id) for question in leg.questions}
+    open_waits = tuple(
+        wait
+        for wait in waits
+        if ((wait.what, wait.id) in still if wait.what in _OPEN else not _signaled(leg, wait))
+    )
     if {wait.group for wait in waits} - {wait.group for wait in open_waits}:
         return None
     return replace(leg, suspended=True, waits=open_waits)
@@ -137,14 +146,6 @@ def arrived(leg: Leg, what: str, id: str, *, failed: bool = False) -> tuple[Leg,
     return replace(leg, waits=waits), bool(mine - {wait.group for wait in waits})
 
 
-def _met(leg: Leg, wait: Wait) -> bool:
-    match wait.what:
-        case "child":
-            return all(child.id != wait.id for child in leg.children)
-        case "timer":
-            return all(timer.id != wait.id for timer in leg.timers)
-        case "input":
-            return all(question.id != wait.id for question in leg.questions)
-        case _:
-            name, _, number = wait.id.rpartition("/")
-            return number.isdigit() and leg.signals.get(name, 0) >= int(number)
+def _signaled(leg: Leg, wait: Wait) -> bool:
+    name, _, number = wait.id.rpartition("/")
+    return number.isdigit() and leg.signals.get(name, 0) >= int(number)
