@@ -341,7 +341,9 @@ class Execution:
 
     def _pause_s(self, step: Step) -> float:
         until = self.record.retry_at(step.ordinal)
-        return (until - self._ports.clock.now()).total_seconds() if until else 0.0
+        if until is None or self._retry_timer(step).timer_id in self.record.fired:
+            return 0.0  # a clock that is behind the ledger's must not wait for it again
+        return (until - self._ports.clock.now()).total_seconds()
 
     async def _perform(self, step: Step) -> None:
         failed = len(self.record.attempts.get(step.ordinal, ()))

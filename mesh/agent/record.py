@@ -55,6 +55,8 @@ class LegRecord:
         self._known: set[int] = set()
         self._waiting: list[tuple[int, Completion]] = []
         self._failed_step = 0
+        self.fired: set[str] = set()
+        """Timers that fired."""
         self.asked: dict[int, Asked] = {}
         """By ordinal, 1-based."""
         self.attempts: dict[int, list[e.AttemptFailed]] = {}
@@ -94,6 +96,8 @@ class LegRecord:
         mine = not event.undoes if isinstance(event, e.StepRecorded) else to == self._owner
         if isinstance(event, Completion) and mine:
             heappush(self._waiting, (position, event))
+        if isinstance(event, e.TimerFired):
+            self.fired.add(event.timer_id)
         if isinstance(event, e.AttemptFailed) and event.ordinal:
             self.attempts.setdefault(event.ordinal, []).append(event)
         elif isinstance(event, e.DeadLettered):
