@@ -29,7 +29,7 @@ __all__ = ["LIMITS", "Mishap", "World", "play"]
 LIMITS = Limits(
     concurrency=4, attempts=60, claim_after_s=30, drain_s=0, backoff=Backoff(first_s=1), hold_s=0
 )
-_STILL_S = 0.5
+_STILL_S = 5.0
 """After so long without an event, and longer than is waited inside, somebody has let a delivery go,
 and its lease must run out."""
 _STILL = 80
