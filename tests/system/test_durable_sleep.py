@@ -20,7 +20,7 @@ async def test_sleepers_cost_no_memory_and_wake_in_time_after_everything_was_kil
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     bars = request.config.getoption("--bars")
-    count, ahead_s = (10_000, 300) if bars else (1_000, 30)
+    count, ahead_s = (10_000, 360) if bars else (1_000, 30)
     async with durable_mesh(tmp_path, {"sleeper": 1}) as live:
         cost_mb, late_s = await sleep_through_a_restart(live, count, ahead_s)
     if bars:
