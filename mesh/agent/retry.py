@@ -14,7 +14,8 @@ class Retry:
     Attributes:
         attempts: Most tries, >= 1.
         backoff: Wait between them; `Retryable(after=…)` overrides it once.
-        timeout_s: Longest time of one try, seconds; None for no limit. A plain function in a
+        timeout_s: Longest time of one try, seconds; None for no limit. Of a handler: of one run
+            between two waits. A plain function in a
             thread cannot be stopped: it goes on, and what it returns is dropped.
     """
 

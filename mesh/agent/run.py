@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+import anyio
+
 from mesh.agent.definition import Agent, Handler
 from mesh.agent.execution import Execution
 from mesh.agent.failure import failure_of, only
@@ -86,12 +88,12 @@ class HandlerRun:
         try:
             payload = await redeem(_input(self.opening), self.ports.blobs)
             try:
-                handler, value = self.agent.accept(payload)
+                handler, _ = self.agent.accept(payload)
             except PayloadInvalid as error:
                 return self._unaccepted(error)
             retry = self._policy(handler)
             with self.ports.telemetry.span(self._span()):
-                return await self._handled(handler, value, retry)
+                return await self._handled(payload, handler, retry)
         except Exception as error:  # noqa: BLE001  # a handler may raise anything; it is recorded
             return self._raised(error, retry)
 
@@ -106,8 +108,9 @@ class HandlerRun:
         except Exception as error:  # noqa: BLE001  # what it raises was settled in an earlier run
             _log.info("handler of task `%s`, run again: %s", self.turn.cause.task_id, error)
 
-    async def _handled(self, handler: Handler, value: Any, retry: Retry) -> Ending:
+    async def _handled(self, payload: Payload, handler: Handler, retry: Retry) -> Ending:
         while True:
+            _, value = self.agent.accept(payload)  # each run has its own: it may change it
             outcome, context = await self._execute(handler, value, retry)
             left = self.execution.left
             if left is not Left.AGAIN:
@@ -133,7 +136,14 @@ class HandlerRun:
             packet=packet or packet_of(fold(_until(self.turn.records, self.opening.event_id))),
             clock=self.ports.clock,
         )
-        return await self.execution.run(lambda: handler.run(context, value)), context
+        limit_s = handler.retry.timeout_s if handler.retry else None
+        try:
+            with anyio.fail_after(limit_s):
+                return await self.execution.run(lambda: handler.run(context, value)), context
+        except TimeoutError as error:
+            if str(error) or limit_s is None:
+                raise
+            raise TimeoutError(f"the handler took longer than {limit_s} s") from error
 
     def _execution(self, *, replay_only: bool = False) -> Execution:
         leg = self.turn.task.leg

@@ -21,13 +21,15 @@ from mesh.agent.ports import Ports
 from mesh.agent.retry import Retry
 from mesh.blob.claim import check_in
 from mesh.core import event as e
+from mesh.core.backoff import Backoff
 from mesh.core.payload import Payload
-from mesh.errors import HandlerInvalid, MeshError, Retryable, Verdict
+from mesh.errors import HandlerInvalid, MeshError, Retryable, Unavailable, Verdict
 
 __all__ = ["Step", "attempt", "call", "return_type"]
 
 KEY = "idempotency_key"
 """The parameter by which a function is given a key that stays the same over all its attempts."""
+_PATIENCE = Backoff(first_s=0.1, limit_s=2.0)
 _LONGEST_S = 30 * 24 * 3600.0
 _log = logging.getLogger(__name__)
 
@@ -65,14 +67,26 @@ async def attempt(step: Step, failed: int, ports: Ports) -> list[e.TaskEvent]:
         MeshError: With verdict HALT: the process must stop.
     """
     try:
-        value = await call(step)
-        return [_recorded(step, value=await check_in(encode_value(value), ports.blobs))]
+        value = encode_value(await call(step))
+        return [_recorded(step, value=await _kept(value, ports))]
     except anyio.get_cancelled_exc_class() as error:
         if anyio.current_effective_deadline() == -inf:
             raise
         return [_failed(step, not_ours(error), failed + 1, ports)]
     except Exception as error:  # noqa: BLE001  # a step may raise anything; it is recorded
         return [_failed(step, error, failed + 1, ports)]
+
+
+async def _kept(value: Payload, ports: Ports) -> Payload:
+    """The value as it is recorded; what keeps the large ones is waited for, the step has run."""
+    tries = 0
+    while True:
+        try:
+            return await check_in(value, ports.blobs)
+        except Unavailable as error:
+            tries += 1
+            _log.warning("the value of a step waits for the blob store: %s", error)
+            await anyio.sleep(_PATIENCE.delay_s(tries, ports.ids.random()))
 
 
 async def call(step: Step) -> Any:

@@ -23,6 +23,7 @@ from mesh.core.leg import (
     arrived,
     signal_id,
     suspended,
+    without,
 )
 from mesh.core.task import State, Task, Turn
 
@@ -164,11 +165,12 @@ def _child_finished(task: Task, env: Envelope, event: e.ChildFinished) -> Task:
     child = next((c for c in leg.children if c.id == event.child_task_id), None) if leg else None
     if leg is None or child is None:
         return task  # it reported before, or belongs to a leg that has ended
-    children = tuple(c for c in leg.children if c is not child)
-    returned = {counter: -amount for counter, amount in child.budget.items()}
-    task = replace(task, spent=_sum(_sum(task.spent, returned), event.spent))
+    if child.budget or event.spent:
+        returned = {counter: -amount for counter, amount in child.budget.items()}
+        task = replace(task, spent=_sum(_sum(task.spent, returned), event.spent))
+    leg = replace(leg, children=without(leg.children, child))
     failed = event.state != State.COMPLETED
-    return _arrived(task, env, replace(leg, children=children), CHILD, child.id, failed=failed)
+    return _arrived(task, env, leg, CHILD, child.id, failed=failed)
 
 
 def _input_received(task: Task, env: Envelope, event: e.InputReceived) -> Task:

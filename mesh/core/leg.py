@@ -10,6 +10,7 @@ Source: design, section 4.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import TypeVar
 
 from mesh.core.event import Parked, Wait
 from mesh.core.payload import Failure
@@ -28,8 +29,10 @@ __all__ = [
     "arrived",
     "signal_id",
     "suspended",
+    "without",
 ]
 
+T = TypeVar("T")
 CHILD, TIMER, INPUT, SIGNAL = "child", "timer", "input", "signal"
 """What can be waited for."""
 _OPEN = (CHILD, TIMER, INPUT)
@@ -136,14 +139,25 @@ def arrived(leg: Leg, what: str, id: str, *, failed: bool = False) -> tuple[Leg,
     """
     if failed:
         leg = replace(leg, failed=(*leg.failed, id))
-    met = [wait for wait in leg.waits if wait.what == what and wait.id == id]
-    mine = {wait.group for wait in met}
-    if not mine:
+    met = [wait for wait in leg.waits if wait.id == id and wait.what == what]
+    if not met:
         return leg, False
     if failed and any(wait.fail_fast for wait in met):
         return leg, True
-    waits = tuple(wait for wait in leg.waits if wait.what != what or wait.id != id)
-    return replace(leg, waits=waits), bool(mine - {wait.group for wait in waits})
+    waits = leg.waits
+    for wait in met:
+        waits = without(waits, wait)
+    # Most groups are large and not met: looking for one that is left is short.
+    whole = any(all(left.group != wait.group for left in waits) for wait in met)
+    return replace(leg, waits=waits), whole
+
+
+def without(items: tuple[T, ...], item: T) -> tuple[T, ...]:
+    """The items without one of them; that one itself, not one that is equal."""
+    for index, other in enumerate(items):
+        if other is item:
+            return items[:index] + items[index + 1 :]
+    return items
 
 
 def _signaled(leg: Leg, wait: Wait) -> bool:
