@@ -215,17 +215,16 @@ class DurableMesh(LiveMesh):
     async def storm(self, victims: Sequence[str], chance: random.Random) -> None:
         """Kill one after another, each at a random moment while a step runs or has just run.
 
-        For an agent, the process that this step runs in is the one that dies.
+        If the step is the victim's, the process that it runs in is the one that dies.
         """
         for victim in victims:
             done = await self.more_done()
             await anyio.sleep(chance.uniform(0, 0.3))
-            if victim in (BROKER, "ledger", "gateway"):
-                os.kill(await self.pid(victim), signal.SIGKILL)
-                self.killed.append(victim)
-            elif any(int(s["pid"]) == done.pid for s in await self.services()):
-                os.kill(done.pid, signal.SIGKILL)
-                self.killed.append(victim)
+            pid = await self.pid(victim)
+            if any((s["name"], s["pid"]) == (victim, done.pid) for s in await self.services()):
+                pid = done.pid
+            os.kill(pid, signal.SIGKILL)
+            self.killed.append(victim)
 
     async def check_store_is_log(self, task_ids: list[str]) -> int:
         """The database holds the log byte for byte, and rebuilds each task; gives how many."""
