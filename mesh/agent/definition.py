@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from mesh.agent.context import Context
 from mesh.agent.outcome import Outcome
@@ -165,7 +165,7 @@ def _signature_fault(run: Callable[..., object], kind: Any) -> str:
     except NameError:
         return ""  # annotations of names that exist for type checkers only
     declared = hints.get(positional[1].name, kind)
-    if declared != kind:
+    if declared != kind and get_origin(declared) is not kind:  # `dict[str, Any]` is a dict
         return f"takes `{_name(declared)}`, but is declared for `{_name(kind)}`"
     returned = hints.get("return", Outcome)
     if not set(get_args(returned) or (returned,)) <= set(get_args(Outcome)):

@@ -267,10 +267,11 @@ class Execution:
             return Next.WIND_UP
         if self.turn.left_s() <= 0:
             return Left.OVERDUE
-        if self.turn.delivery.lease_valid or not self._due_steps():
+        turn, leased = self.turn, self.turn.delivery.lease_valid
+        if (leased and turn.informed) or not self._due_steps():
             return None
         # Somebody else may have run them by now, and only an append would say so, afterwards.
-        verdict = await self.turn.look() if self.turn.claimed else Next.DROP
+        verdict = await turn.look() if leased or turn.claimed else Next.DROP
         return None if verdict is Next.GO_ON else verdict
 
     async def _send(self) -> Next | Left | None:

@@ -75,7 +75,7 @@ class Turn:
         self.sender = Sender(
             agent=agent.name, instance=ports.instance, behaviour_version=agent.behaviour
         )
-        self._ending = False
+        self._ending, self._read = False, False
         self._writing = anyio.Lock()
 
     @property
@@ -87,6 +87,15 @@ class Turn:
     def claimed(self) -> bool:
         """Whether this holder tried to claim the turn."""
         return bool(self.hold.claims)
+
+    @property
+    def informed(self) -> bool:
+        """Whether this holder would know if somebody had carried the turn before it.
+
+        A broker that was killed may have lost how often it gave a delivery out, so that one comes
+        again as if it were new.
+        """
+        return self._read or self.claimed
 
     def news(self) -> list[Record]:
         """What was read or written since this was asked last; some of it may come twice."""
@@ -122,16 +131,23 @@ class Turn:
         failure = Failure(code="guard.deadline", message=message, details=details)
         return fail(self.task, failure)
 
-    async def judge(self) -> Next:
+    async def judge(self, history: list[Record] | None = None) -> Next:
         """Read what matters and find the delivery's role.
+
+        Args:
+            history: The task's whole history, if it was just read.
 
         Returns:
             ACK if it opened no turn or the turn is over, DROP if somebody else has claimed it,
             WIND_UP if a cancel waits, AGAIN if this holder is to run it.
         """
         fresh = not self.delivery.redelivered
-        if fresh and isinstance(self.cause.event, e.TaskSubmitted):
+        self._read = True
+        if history is not None:
+            self.records = history
+        elif fresh and isinstance(self.cause.event, e.TaskSubmitted):
             self.records = [self.delivery.record]  # nothing can stand before a submit
+            self._read = False
         else:
             self.records = await self._history(after=0)
         self.recall()
@@ -279,6 +295,7 @@ class Turn:
     async def _reread(self, envelopes: Sequence[Envelope], rule: Rule = reread) -> Next:
         """Follow the rule at the head of the log; `envelopes` are what was tried to append."""
         new = await self._history(after=self.hold.base.position)
+        self._read = True
         before = self.hold
         self.hold, verdict = rule(before, new, envelopes)
         if self.hold is not before:

@@ -26,6 +26,7 @@ from mesh.bus.port import Delivery, Inbox
 from mesh.core import decide
 from mesh.core import event as e
 from mesh.core.carrier import Next
+from mesh.core.envelope import Record
 from mesh.errors import MeshError, Unavailable, Verdict
 from mesh.registry.port import Presence
 from mesh.telemetry.names import CONSUMED, DELIVERY_WAIT_S, PROCESS_S, processing, settling
@@ -235,12 +236,15 @@ class Worker:
             await dead_letter_unreadable(self._agent, self._ports, delivery)
             return _Due(Next.ACK)
         place = (delivery.shard, delivery.record.position)
-        if not isinstance(cause.event, e.OPENING) and not await self._wakes.open_turn(
-            cause.task_id, cause.root_task_id, delivery.record.position
-        ):
-            # The carrier finds it in the log; if it runs now, it is told.
-            await self._ports.bus.hint(f"{LOOK_TOPIC}.{cause.task_id}")
-            return _Due(Next.ACK)
+        history: list[Record] | None = None
+        if not isinstance(cause.event, e.OPENING):
+            opens_turn, history = await self._wakes.open_turn(
+                cause.task_id, cause.root_task_id, delivery.record.position
+            )
+            if not opens_turn:
+                # The carrier finds it in the log; if it runs now, it is told.
+                await self._ports.bus.hint(f"{LOOK_TOPIC}.{cause.task_id}")
+                return _Due(Next.ACK)
         if place in self._places:
             # Its lease ran out under a handler that still runs in this very process. To run it
             # beside itself would help nobody; if that run is lost, it comes again.
@@ -248,14 +252,14 @@ class Worker:
         turn = Turn(self._agent, self._ports, delivery, cause)
         self._places.add(place)
         try:
-            verdict, retry_s = await self._judge(turn)
+            verdict, retry_s = await self._judge(turn, history)
         finally:
             self._places.discard(place)
         return _Due(verdict, retry_s, turn.attempt)
 
-    async def _judge(self, turn: Turn) -> tuple[Next, float | None]:
+    async def _judge(self, turn: Turn, history: list[Record] | None) -> tuple[Next, float | None]:
         """Carry the turn as far as it goes: what the delivery is due, and when to retry it."""
-        verdict = await turn.judge()
+        verdict = await turn.judge(history)
         if verdict in (Next.ACK, Next.DROP):
             return verdict, None
         run = HandlerRun(self._agent, self._ports, self._limits, turn)

@@ -7,6 +7,7 @@ import pytest
 
 from mesh import Agent, ChildFailed, Context, Handoff, Reply, Retry
 from mesh.agent.outcome import Outcome
+from mesh.agent.payload import encode_value
 from mesh.core import event as e
 from mesh.core.guards import MAX_DEPTH, MAX_SWAPS
 from mesh.core.task import State
@@ -186,3 +187,32 @@ async def test_an_undo_that_kills_its_process_each_time_is_left_out_and_the_othe
     undone = [r.envelope.event for r in await rig.history(task_id) if r.envelope]
     failures = [x.failure for x in undone if isinstance(x, e.StepRecorded) and x.failure]
     assert [failure.code for failure in failures] == ["agent.attempts_exhausted"]
+
+
+async def test_a_submit_that_comes_again_as_if_it_were_new_does_not_run_its_steps_again() -> None:
+    rig, world = Rig(), World()
+    agent = Agent("worker")
+
+    @agent.on(str)
+    async def handle(ctx: Context, text: str) -> Outcome:
+        await ctx.step("a", world.do("a"))
+        return Reply()
+
+    task_id = await rig.submit("worker", "x")
+    # Another process ran the step and recorded it; then a broker was killed, and lost the count.
+    by = {"sender": "worker", "task_id": task_id, "instance": "other"}
+    claim, done = (
+        envelope(e.WorkStarted(), **by),
+        envelope(e.StepRecorded(ordinal=1, name="a", value=encode_value("x")), **by),
+    )
+    moved = (await rig.task(task_id)).moved
+    await rig.bus.append([claim, done], {task_id: moved})
+    async with running(rig.worker(agent)):
+        with anyio.fail_after(5):
+            while not (await rig.bus.backlog("worker")).held:
+                await anyio.wait_all_tasks_blocked()
+        await anyio.wait_all_tasks_blocked()
+        assert world.ran == {}
+        rig.clock.advance(11)  # its lease runs out: now it comes as a redelivery
+        await rig.until(task_id, State.COMPLETED)
+    assert world.ran == {}

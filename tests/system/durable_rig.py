@@ -249,6 +249,7 @@ class DurableMesh(LiveMesh):
         Returns:
             How many runs there were of steps whose earlier run was not recorded.
         """
+        await self.recorded()
         again = 0
         for task_id in task_ids:
             events = [e async for e in self.client.events(task_id=task_id)]

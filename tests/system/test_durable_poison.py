@@ -16,9 +16,10 @@ pytestmark = [pytest.mark.anyio, pytest.mark.live]
 async def test_a_poison_is_a_dead_letter_and_all_others_are_done(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    count = 1000 if request.config.getoption("--bars") else 100
+    if not request.config.getoption("--bars"):
+        pytest.skip("six leases of 10 s: `make bars`; test_worker_suspect.py has it in one process")
     async with durable_mesh(tmp_path, {"eater": 1}) as live:
-        await poison_among(live, count)
+        await poison_among(live, 1000)
 
 
 async def poison_among(live: DurableMesh, count: int) -> None:
