@@ -86,6 +86,7 @@ class Asking:
         self._steps: dict[int, Step] = {}
         self._signals: tuple[Counter[str], Counter[str]] = Counter(), Counter()
         self._spending: Counter[str] = Counter()
+        self._names: dict[int, str] = {}
 
     def step(
         self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry, kind: Any
@@ -209,6 +210,14 @@ class Asking:
             for (what, _), awaited in self._awaited.items()
         )
 
+    def forgotten(self) -> list[str]:
+        """What was asked for and never awaited, so that it was dropped with the run."""
+        return [
+            self._names[awaited.ordinal]
+            for awaited in self._awaited.values()
+            if not awaited.operation.used
+        ]
+
     def lacks_undo(self) -> bool:
         """Whether an undo that is to run was not registered in this run."""
         leg = self._turn.task.leg
@@ -230,6 +239,7 @@ class Asking:
     def _next(self, verb: str, name: str) -> tuple[int, Asked | None]:
         self._scheduler.check_inside()
         self.ordinal += 1
+        self._names[self.ordinal] = f"{verb} `{name}`" if name else verb
         asked = self._record.asked.get(self.ordinal)
         if asked is not None and (asked.verb, asked.name) != (verb, name):
             self.parked = e.Parked(
@@ -326,7 +336,9 @@ class Asking:
     async def _outcome(self, awaited: _Awaited, completion: Completion) -> Any:
         asked = self._record.asked.get(awaited.ordinal)
         question = asked.event if asked else None
-        outcome = await outcome_of(completion, question, awaited.kind, self._ports.blobs)
+        outcome = await outcome_of(
+            completion, question, awaited.kind, self._ports.blobs, self._turn.cause.task_id
+        )
         if isinstance(completion, e.StepRecorded) and isinstance(outcome, PayloadInvalid):
             self.parked = e.Parked(
                 ordinal=completion.ordinal,

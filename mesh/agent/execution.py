@@ -18,7 +18,7 @@ import anyio
 
 from mesh.agent.asking import Asking, Diverged
 from mesh.agent.emitter import Emitter
-from mesh.agent.failure import is_final, not_ours
+from mesh.agent.failure import caught, is_final
 from mesh.agent.left import Left
 from mesh.agent.operation import Branch, Operation
 from mesh.agent.ports import Limits, Ports
@@ -97,12 +97,8 @@ class Execution:
                     outcome = await handle()
                 except Diverged:
                     pass  # `parked` says so
-                except anyio.get_cancelled_exc_class() as error:
-                    if anyio.current_effective_deadline() == -inf:
-                        raise
-                    raised = not_ours(error)
-                except Exception as error:  # noqa: BLE001  # raised again below, out of the group
-                    raised = error
+                except BaseException as error:  # noqa: BLE001  # raised again, out of the group
+                    raised = caught(error)
                 if self.emitter.used:
                     await self.emitter.flush()
                 tasks.cancel_scope.cancel()
@@ -230,12 +226,8 @@ class Execution:
             outcome = await branch.coroutine
         except Diverged:
             outcome = None  # `parked` says so
-        except anyio.get_cancelled_exc_class() as error:
-            if anyio.current_effective_deadline() == -inf:
-                raise
-            outcome = not_ours(error)
-        except Exception as error:  # noqa: BLE001  # it is the branch's outcome
-            outcome = error
+        except BaseException as error:  # noqa: BLE001  # it is the branch's outcome
+            outcome = caught(error)
         self._branches.discard(me)
         branch.resolve(outcome)
         self._rest()

@@ -1,11 +1,14 @@
 """An error as it is recorded: short enough, and text that can be sent."""
 
+from math import inf
 from typing import cast
+
+import anyio
 
 from mesh.core.payload import Failure
 from mesh.errors import MeshError, Verdict
 
-__all__ = ["failure_of", "is_final", "not_ours", "only"]
+__all__ = ["caught", "failure_of", "is_final", "only"]
 
 _TEXT_CHARS = 8 * 1024
 """Most of an error's text that is recorded."""
@@ -34,23 +37,34 @@ def _plain(text: str) -> str:
 
 
 def only(error: Exception) -> Exception:
-    """The error; of a group of one, the one."""
+    """The error; of a group the only one, or the first that no attempt can mend."""
     if not isinstance(error, ExceptionGroup):
         return error
     # What a group is of cannot be checked; one that is an Exception holds nothing else.
     group = cast("ExceptionGroup[Exception]", error)
-    return only(group.exceptions[0]) if len(group.exceptions) == 1 else group
+    found = [only(each) for each in group.exceptions]
+    return next((each for each in found if is_final(each)), found[0] if len(found) == 1 else group)
 
 
-def not_ours(error: BaseException) -> RuntimeError:
-    """A cancellation that nobody of ours asked for: of a task that an author's code cancelled.
+def caught(error: BaseException) -> Exception:
+    """What an author's code raised, as an error of its attempt; raises again what is ours.
 
-    Let through, it would end the worker in silence.
+    A cancellation that nobody of ours asked for, let through, would end the worker in silence; so
+    would an attempt to end the process, or it would hang it.
     """
-    return RuntimeError(f"cancelled by its own code: {error!r}")
+    if isinstance(error, anyio.get_cancelled_exc_class()):
+        if anyio.current_effective_deadline() == -inf:
+            raise error
+        return RuntimeError(f"cancelled by its own code: {error!r}")
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        return RuntimeError(f"raised {type(error).__name__}({error})")
+    if isinstance(error, Exception):
+        return error
+    raise error
 
 
 def is_final(error: Exception) -> bool:
     """Whether another attempt cannot help."""
-    error = only(error)
+    if isinstance(error, ExceptionGroup):
+        error = only(cast("ExceptionGroup[Exception]", error))
     return isinstance(error, MeshError) and error.verdict is Verdict.NEVER

@@ -61,7 +61,8 @@ async def wind_up(run: HandlerRun) -> Next:
     if verdict is not Next.GO_ON:
         return verdict
     await cancel_children(run.turn, run.ports)
-    return await run.turn.commit(decide.cancel(run.turn.task), despite_cancel=True)
+    canceled = _telling(decide.cancel(run.turn.task), _not_undone(run.turn))
+    return await run.turn.commit(canceled, despite_cancel=True)
 
 
 async def give_up(run: HandlerRun) -> Next:
@@ -101,7 +102,32 @@ async def _end(run: HandlerRun, ending: Ending) -> Next:
     if isinstance(last, e.HandedOff | e.Completed | e.Failed | e.Rejected):
         await cancel_children(run.turn, run.ports)
     rests = isinstance(last, _RESTS)
-    return await run.turn.commit(*ending.events, to=ending.to, catch_up=rests)
+    events = (*ending.events[:-1], _telling(last, _not_undone(run.turn)))
+    return await run.turn.commit(*events, to=ending.to, catch_up=rests)
+
+
+def _not_undone(turn: Turn) -> str:
+    """Which undos failed, and why; "" if none did."""
+    events = [r.envelope.event for r in turn.records if r.envelope]
+    return "; ".join(
+        f"`{event.name}` did not undo: {event.failure.message}"
+        for event in events
+        if isinstance(event, e.StepRecorded) and event.undoes and event.failure
+    )
+
+
+def _telling(last: e.TaskEvent, not_undone: str) -> e.TaskEvent:
+    """The outcome, which says what was not undone before it."""
+    if not not_undone:
+        return last
+    if isinstance(last, e.Canceled):
+        return replace(last, reason=f"{last.reason} ({not_undone})")
+    if isinstance(last, e.Failed | e.Rejected) and last.failure:
+        failure = last.failure
+        details = {**failure.details, "not_undone": not_undone}
+        message = f"{failure.message} ({not_undone})"
+        return replace(last, failure=replace(failure, message=message, details=details))
+    return last
 
 
 async def _undo(run: HandlerRun) -> Next:

@@ -47,8 +47,11 @@ class Operation(Generic[T]):
         self._outcome: T | Exception | None = None
         self._watchers: list[Callable[[], None]] = []
         self.done = False
+        self.used = False
+        """Whether anybody waits, or waited, for it."""
 
     def __await__(self) -> Generator[Any, Any, T]:
+        self.used = True
         if not self.done:
             yield from self._scheduler.wait(self).__await__()
         if isinstance(self._outcome, Exception):
@@ -71,6 +74,7 @@ class Operation(Generic[T]):
 
     def watch(self, watcher: Callable[[], None]) -> None:
         """Call when it is done."""
+        self.used = True
         self._watchers.append(watcher)
 
     def groups(self) -> Groups:
@@ -108,6 +112,7 @@ class AllOf(Operation[list[Any]]):
         self._parts, self._collect = parts, collect
         self._missing = sum(1 for part in parts if not part.done)
         for part in parts:
+            part.used = True
             if part.done:
                 self._look(part)
             else:
@@ -145,6 +150,7 @@ class FirstOf(Operation[tuple[int, Any]]):
         super().__init__(scheduler)
         self._parts = parts
         for index, part in enumerate(parts):
+            part.used = True
             if part.done:
                 self._won(index)
             else:

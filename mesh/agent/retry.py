@@ -22,3 +22,7 @@ class Retry:
     attempts: int = 5
     backoff: Backoff = field(default_factory=Backoff)
     timeout_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError(f"`attempts` is at least 1, not {self.attempts}")

@@ -20,7 +20,7 @@ __all__ = ["outcome_of"]
 
 
 async def outcome_of(
-    completion: Completion, question: Question | None, kind: Any, blobs: BlobStore
+    completion: Completion, question: Question | None, kind: Any, blobs: BlobStore, task_id: str
 ) -> Any:
     """The value, or the error to be raised.
 
@@ -29,10 +29,11 @@ async def outcome_of(
         question: What was asked for, as it is recorded; None while that is not known here.
         kind: The type that the value is to have.
         blobs: Where large values are.
+        task_id: Whose handler it is.
     """
     if isinstance(completion, e.TimerFired) and not isinstance(question, e.InputRequested):
         return None
-    if failure := _failure(completion, question):
+    if failure := _failure(completion, question, task_id):
         return failure
     try:
         payload = await redeem(_payload(completion, question) or Payload(), blobs)
@@ -53,11 +54,11 @@ def _payload(completion: Completion, question: Question | None) -> Payload | Non
             return question.default if isinstance(question, e.InputRequested) else None
 
 
-def _failure(completion: Completion, question: Question | None) -> MeshError | None:
+def _failure(completion: Completion, question: Question | None, task_id: str) -> MeshError | None:
     match completion:
         case e.StepRecorded() if completion.failure:
             return StepFailed(
-                "",
+                task_id,
                 name=completion.name,
                 ordinal=completion.ordinal,
                 reason=completion.failure.message,
@@ -72,6 +73,6 @@ def _failure(completion: Completion, question: Question | None) -> MeshError | N
                 failure_code=failure.code,
             )
         case e.TimerFired() if isinstance(question, e.InputRequested) and not question.default:
-            return QuestionClosed("", request_id=question.request_id, reason="has expired")
+            return QuestionClosed(task_id, request_id=question.request_id, reason="has expired")
         case _:
             return None

@@ -124,7 +124,14 @@ class HandlerRun:
             return Ending(events=(self.turn.overdue(),))
         if left is Left.PARKED:
             parked = self.execution.asking.parked
+            _log.error("%s", _parked(self.turn.cause.task_id, parked))
             return Ending(events=(parked,) if parked else ())
+        if dropped := self.execution.asking.forgotten():
+            _log.warning(
+                "task `%s`: never awaited, and so dropped: %s",
+                self.turn.cause.task_id,
+                ", ".join(dropped),
+            )
         return await self._conclude(outcome, context)
 
     async def _execute(self, handler: Handler, value: Any, retry: Retry) -> tuple[Any, TurnContext]:
@@ -264,6 +271,15 @@ class HandlerRun:
     def _leftover(self) -> tuple[e.TaskEvent, ...]:
         """What the run told and showed since its last append."""
         return (*self.execution.emitter.recorded(), *self.execution.asking.leftover())
+
+
+def _parked(task_id: str, parked: e.Parked | None) -> str:
+    if parked is None:
+        return f"task `{task_id}` is parked"
+    return (
+        f"task `{task_id}` is parked: at {parked.ordinal} its history has {parked.recorded}, the"
+        f" handler asks for {parked.asked}; mend the handler, then `mesh task unpark {task_id}`"
+    )
 
 
 def _opening(turn: Turn) -> Envelope:

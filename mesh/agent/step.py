@@ -8,14 +8,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from math import inf
 from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 import anyio
 import anyio.to_thread
 
-from mesh.agent.failure import failure_of, not_ours
+from mesh.agent.failure import caught, failure_of
 from mesh.agent.payload import encode_value
 from mesh.agent.ports import Ports
 from mesh.agent.retry import Retry
@@ -69,12 +68,8 @@ async def attempt(step: Step, failed: int, ports: Ports) -> list[e.TaskEvent]:
     try:
         value = encode_value(await call(step))
         return [_recorded(step, value=await _kept(value, ports))]
-    except anyio.get_cancelled_exc_class() as error:
-        if anyio.current_effective_deadline() == -inf:
-            raise
-        return [_failed(step, not_ours(error), failed + 1, ports)]
-    except Exception as error:  # noqa: BLE001  # a step may raise anything; it is recorded
-        return [_failed(step, error, failed + 1, ports)]
+    except BaseException as error:  # noqa: BLE001  # a step may raise anything; it is recorded
+        return [_failed(step, caught(error), failed + 1, ports)]
 
 
 async def _kept(value: Payload, ports: Ports) -> Payload:
@@ -101,13 +96,21 @@ async def call(step: Step) -> Any:
             if inspect.iscoroutinefunction(step.fn):
                 return await step.fn(*step.args, **kwargs)
             found = await anyio.to_thread.run_sync(
-                lambda: step.fn(*step.args, **kwargs), abandon_on_cancel=True
+                lambda: _in_thread(step.fn, step.args, kwargs), abandon_on_cancel=True
             )
             return await found if inspect.isawaitable(found) else found
     except TimeoutError as error:
         if str(error) or step.retry.timeout_s is None:
             raise
         raise TimeoutError(f"`{step.name}` took longer than {step.retry.timeout_s} s") from error
+
+
+def _in_thread(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, str]) -> Any:
+    try:
+        return fn(*args, **kwargs)
+    except (SystemExit, KeyboardInterrupt) as error:
+        # It ends the thread's run, not the process; what waits for the thread would hang.
+        raise RuntimeError(f"raised {type(error).__name__}({error})") from error
 
 
 def return_type(fn: Callable[..., Any]) -> Any:

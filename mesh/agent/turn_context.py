@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
+from mesh.agent.checked import a_default, a_function, a_text, amounts, an_amount, parts_of
 from mesh.agent.context import NOTHING, Duration, Part
 from mesh.agent.execution import Execution
 from mesh.agent.offspring import Spawn
@@ -18,6 +19,7 @@ from mesh.clock import Clock
 from mesh.core import event as e
 from mesh.core.ids import derived_id
 from mesh.core.packet import Decision, RelayPacket
+from mesh.errors import HandlerInvalid
 
 __all__ = ["TurnContext"]
 
@@ -48,6 +50,8 @@ class TurnContext:
         self, name: str, fn: Callable[..., Any], *args: Any, retry: Retry | None = None
     ) -> Operation[Any]:
         """Run a function once."""
+        a_function(fn, "`ctx.step`")
+        name = a_text(name, "the name of `ctx.step`")
         return self._asking.step(name, fn, args, retry or self._retry, return_type(fn))
 
     def delegate(
@@ -61,19 +65,21 @@ class TurnContext:
         budget: Mapping[str, int] | None = None,
     ) -> Operation[Any]:
         """Start a child task."""
-        spawn = Spawn(
-            objective=objective, deadline=self._instant(deadline), budget=dict(budget or {})
-        )
+        spawn = Spawn(objective=objective, deadline=self._instant(deadline), budget=amounts(budget))
+        agent = a_text(agent, "the agent of `ctx.delegate`")
         return self._asking.delegate(agent, input, spawn, returns)
 
     def gather(
         self, *parts: Part, failures: Literal["raise", "collect"] = "raise"
     ) -> Operation[Any]:
         """All values, in order."""
+        if failures not in ("raise", "collect"):
+            raise HandlerInvalid(f'`failures` is "raise" or "collect", not `{failures!r}`')
         return AllOf(self._execution, self._operations(parts), collect=failures == "collect")
 
     def race(self, *parts: Part) -> Operation[tuple[int, Any]]:
         """The first to come back."""
+        parts = parts_of(parts, "`ctx.race`")
         return FirstOf(self._execution, self._operations(parts))
 
     def sleep(self, duration: Duration) -> Operation[None]:
@@ -94,6 +100,12 @@ class TurnContext:
     ) -> Operation[Any]:
         """Ask a person."""
         kind = Any if isinstance(schema, dict) else schema
+        if isinstance(schema, str):
+            raise HandlerInvalid(f"`ctx.ask` takes a type or a JSON Schema, not `{schema!r}`")
+        if default is not NOTHING:
+            a_default(default, kind)
+            if expires is None:
+                raise HandlerInvalid("a `default` of `ctx.ask` takes effect when it `expires`")
         return self._asking.ask(prompt, _schema(schema), self._instant(expires), default, kind)
 
     def signal(self, name: str, returns: Any = Any) -> Operation[Any]:
@@ -102,14 +114,17 @@ class TurnContext:
 
     def compensate(self, fn: Callable[..., Any], *args: Any, retry: Retry | None = None) -> None:
         """Register an undo."""
+        a_function(fn, "`ctx.compensate`")
         self._asking.compensate(fn, args, retry or self._retry)
 
     def spend(self, counter: str, amount: int) -> None:
         """Use so much of a counter."""
-        self._asking.spend(counter, amount)
+        self._asking.spend(counter, an_amount(amount, "`ctx.spend`"))
 
     def emit(self, text: str) -> None:
         """Show live output."""
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise HandlerInvalid(f"`ctx.emit` takes a str, not `{text!r}`")
         self._execution.emit(text)
 
     def now(self) -> datetime:

@@ -80,7 +80,11 @@ class TaskHandle:
             TimeoutError: There was no outcome in time.
             Unavailable: The gateway is gone.
         """
-        with anyio.fail_after(timeout_s):
+        with anyio.fail_after(
+            timeout_s,
+            reason=f"task `{self.id}` has no outcome after"
+            f" {timeout_s} s; `mesh task show {self.id}` says what it waits for",
+        ):
             task = await self._closed()
             kind = _UNSUCCESSFUL.get(task.state)
             if kind is not None:
