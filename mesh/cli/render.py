@@ -46,6 +46,9 @@ _COLOURS = {
     "stopping": "yellow",
     "stopped": "red",
 }
+_SAID = ("name", "agent", "prompt", "counter", "recorded", "asked", "reason")
+"""Fields of events that say in a word what they are about."""
+_ABOUT_CHARS = 80
 _KIND_COLOURS = {"completed": "green", "failed": "red", "rejected": "red", "canceled": "yellow"}
 
 
@@ -148,10 +151,12 @@ def event_line(event: Event, *, with_task: bool = True) -> Text:
     line = Text.assemble(
         (f"{event.position:>7}  ", "dim"),
         (f"{at}  ", "dim"),
-        (f"{event.kind:<22}", colour),
+        (f"{event.kind:<22} ", colour),
         getattr(event, "from"),
         "" if event.to in ("", "log") else f" → {event.to}",
     )
+    if about := _about(event):
+        line.append(f"  {about}", "italic")
     if event.attempt > 1:
         line.append(f"  attempt {event.attempt}", "yellow")
     if with_task:
@@ -159,6 +164,16 @@ def event_line(event: Event, *, with_task: bool = True) -> Text:
     if event.fault:
         line.append(f"  {event.fault}", "red")
     return line
+
+
+def _about(event: Event) -> str:
+    """What an event is about, in a few words: a step's name, a question, an error."""
+    body = event.body.fields
+    words = [body[name].string_value for name in _SAID if name in body]
+    if "failure" in body:
+        words.append(body["failure"].struct_value.fields["message"].string_value)
+    text = " ".join(": ".join(word for word in words if word).split())
+    return text if len(text) <= _ABOUT_CHARS else f"{text[: _ABOUT_CHARS - 1]}…"
 
 
 def state_view(state: StateAt) -> Text:
