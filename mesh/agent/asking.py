@@ -28,8 +28,6 @@ from mesh.core.leg import CHILD, INPUT, SIGNAL, TIMER, signal_id
 from mesh.core.payload import Payload
 from mesh.core.subject import check_name
 from mesh.errors import (
-    AgentUnknown,
-    Invalid,
     PayloadInvalid,
     Refused,
 )
@@ -160,8 +158,6 @@ class Asking:
 
     def spend(self, counter: str, amount: int) -> None:
         """Use so much of a counter."""
-        if amount < 0:
-            raise Invalid(f"`spend` takes an amount >= 0, not {amount}")
         ordinal, asked = self._next("spend", check_name(counter))
         if asked is None:
             self._reserve(counter, amount)
@@ -245,7 +241,7 @@ class Asking:
             self.parked = e.Parked(
                 ordinal=self.ordinal,
                 recorded=str(asked),
-                asked=f"{verb} `{name}`" if name else verb,
+                asked=self._names[self.ordinal],
             )
             raise Diverged
         return self.ordinal, asked
@@ -305,10 +301,7 @@ class Asking:
         self, event: e.Delegated, payload: Payload, spawn: Spawn
     ) -> tuple[e.TaskEvent, Envelope]:
         ports = self._ports
-        if event.agent not in ports.known_agents:
-            if await ports.registry.card(event.agent) is None:
-                raise AgentUnknown(event.agent)
-            ports.known_agents.add(event.agent)
+        await ports.require_agent(event.agent)
         turn = self._turn
         caused = replace(
             turn.cause.next(event, event_id="", sender=turn.sender, occurred_at=ports.clock.now()),

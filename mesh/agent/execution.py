@@ -188,7 +188,9 @@ class Execution:
                 while self._running:
                     self._quiet = anyio.Event()
                     await self._quiet.wait()
-                self.left = await self._next()
+                left = await self._next()
+                # A step that must stop the process may have said so meanwhile: that stands.
+                self.left = left if self.left is None else self.left
         except Exception as error:  # noqa: BLE001  # raised again by `run`
             self.left = error
         self._scope.cancel()

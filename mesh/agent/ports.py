@@ -6,6 +6,7 @@ from mesh.blob.port import BlobStore
 from mesh.bus.port import Bus
 from mesh.clock import Clock, IdSource
 from mesh.core.backoff import Backoff
+from mesh.errors import AgentUnknown
 from mesh.registry.port import Registry
 from mesh.telemetry.port import Telemetry
 
@@ -27,6 +28,19 @@ class Ports:
     telemetry: Telemetry
     instance: str
     known_agents: set[str] = field(default_factory=set[str])
+
+    async def require_agent(self, name: str) -> None:
+        """Whether an agent was ever registered.
+
+        Raises:
+            AgentUnknown: None of this name was.
+            Unavailable: The registry does not answer.
+        """
+        # A card never expires, so what was seen once needs no second look.
+        if name not in self.known_agents:
+            if await self.registry.card(name) is None:
+                raise AgentUnknown(name)
+            self.known_agents.add(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,6 @@ from mesh.core.leg import TIMER
 from mesh.core.payload import Failure, Payload
 from mesh.core.subject import LOG, check_name
 from mesh.errors import (
-    AgentUnknown,
     Fatal,
     MeshError,
     PayloadInvalid,
@@ -217,11 +216,7 @@ class HandlerRun:
 
     async def _hand_off(self, outcome: Handoff, notes: e.Noted | None) -> e.HandedOff:
         ports, turn = self.ports, self.turn
-        if check_name(outcome.agent) not in ports.known_agents:
-            # A card never expires, so what was seen once needs no second look.
-            if await ports.registry.card(outcome.agent) is None:
-                raise AgentUnknown(outcome.agent)
-            ports.known_agents.add(outcome.agent)
+        await ports.require_agent(check_name(outcome.agent))
         task = noted(turn.task, notes) if notes else turn.task
         return decide.hand_off(
             task,
